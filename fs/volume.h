@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The namespace: names, inodes and file contents as keys of a store. Knows no FUSE type; the
+ * daemon, the command line and the tests stand on it.
+ *
+ * Errors: 0 or a negative errno (a length where said); those of POSIX for the call of the same
+ * name, and of keg.h underneath, with damage (-EBADMSG) turned into -EIO. Permissions are not
+ * checked here (the kernel does, with default_permissions) but for what only a file system can: a
+ * non-empty or missing directory, types, limits. Names are bytes without '/' and NUL, 1..255 of
+ * them, never "." or ".."; a longer one is -ENAMETOOLONG.
+ *
+ * Threads: everything may be called from any thread at any time, but volume_close. An operation
+ * locks the inodes it changes (striped, in ascending order) from reading their records until its
+ * frame is in the index.
+ */
+#ifndef VOLUME_H
+#define VOLUME_H
+
+#include "keg.h"
+#include <sys/stat.h>
+#include <time.h>
+
+struct volume;
+
+enum { VOLUME_ROOT = 1, VOLUME_NAME_MAX = 255, VOLUME_SYMLINK_MAX = 4095 };
+
+enum {
+    VOLUME_CREATE = 1,        /* make an empty volume if the store is empty */
+    VOLUME_READONLY = 2,      /* change nothing */
+    VOLUME_RELATIME = 4,      /* atime moves with reads, at most once a day or after a change */
+    VOLUME_NO_BACKGROUND = 8, /* no thread of its own (tests, short commands): what is freed is
+                                 reclaimed by the calls themselves and by volume_tend */
+};
+
+struct volume_options {
+    unsigned flags;
+    uint32_t root_uid, root_gid; /* owner of the root of a new volume */
+};
+
+/*
+ * Opens the volume in an open store, which stays the caller's and must outlive it; finishes what
+ * orphan keys list. -ENOENT: the store holds no volume and no VOLUME_CREATE was given; -EPROTO: it
+ * holds something else, or a newer volume format.
+ */
+KEG_CHECKED int volume_open(struct keg *keg, const struct volume_options *options,
+                            struct volume **out);
+/* Logs what is held back; frees. The store is still to be closed. NULL is allowed. */
+KEG_CHECKED int volume_close(struct volume *volume);
+
+struct volume_attr {
+    uint64_t ino;
+    uint64_t size;  /* bytes */
+    uint64_t bytes; /* allocated */
+    uint64_t rdev;
+    uint32_t mode, nlink, uid, gid;
+    struct timespec atime, mtime, ctime, btime;
+    bool has_xattrs;
+};
+/* The same as stat(2) shows it: st_blksize 1 MiB, st_blocks from bytes. */
+void volume_stat(const struct volume_attr *attr, struct stat *st);
+
+/*
+ * Every call below that returns a volume_attr through `out` of a found or made entry counts as one
+ * lookup (as FUSE counts them); volume_forget gives n of them back. An inode without a name lives
+ * until its count is 0. Callers that do not count pass their entry through volume_forget(.., 1).
+ */
+void volume_forget(struct volume *volume, uint64_t ino, uint64_t n);
+
+KEG_CHECKED int volume_lookup(struct volume *volume, uint64_t dir, struct keg_bytes name,
+                              struct volume_attr *out);
+/* No lookup is counted by this one. */
+KEG_CHECKED int volume_getattr(struct volume *volume, uint64_t ino, struct volume_attr *out);
+
+enum {
+    VOLUME_SET_MODE = 1,
+    VOLUME_SET_UID = 2,
+    VOLUME_SET_GID = 4,
+    VOLUME_SET_SIZE = 8,
+    VOLUME_SET_ATIME = 16,
+    VOLUME_SET_MTIME = 32,
+    VOLUME_SET_ATIME_NOW = 64,
+    VOLUME_SET_MTIME_NOW = 128,
+    VOLUME_SET_CTIME = 256,
+    VOLUME_KILL_SUID = 512, /* clear suid, and sgid where group-executable */
+};
+/* Size 0 is visible at once and logged with the next write (see the design's promise 2). */
+KEG_CHECKED int volume_setattr(struct volume *volume, uint64_t ino, unsigned set,
+                               const struct volume_attr *attr, struct volume_attr *out);
+
+/* Makes a file of any type: mode has S_IFMT; target (symbolic links only) its text; the sgid bit of
+ * the directory is inherited as on Linux. */
+struct volume_new {
+    uint32_t mode, uid, gid;
+    uint64_t rdev;
+    struct keg_bytes target;
+};
+KEG_CHECKED int volume_make(struct volume *volume, uint64_t dir, struct keg_bytes name,
+                            const struct volume_new *new, struct volume_attr *out);
+KEG_CHECKED int volume_link(struct volume *volume, uint64_t ino, uint64_t dir,
+                            struct keg_bytes name, struct volume_attr *out);
+KEG_CHECKED int volume_unlink(struct volume *volume, uint64_t dir, struct keg_bytes name);
+KEG_CHECKED int volume_rmdir(struct volume *volume, uint64_t dir, struct keg_bytes name);
+enum { VOLUME_NOREPLACE = 1, VOLUME_EXCHANGE = 2 }; /* as RENAME_ */
+KEG_CHECKED int volume_rename(struct volume *volume, uint64_t dir, struct keg_bytes name,
+                              uint64_t new_dir, struct keg_bytes new_name, unsigned flags);
+
+/* Returns the target's length, cut to size; it is not NUL-terminated. */
+KEG_CHECKED ssize_t volume_readlink(struct volume *volume, uint64_t ino, char *buf, size_t size);
+
+/* Regular files. Both return bytes; read fewer only at the end of the file, write never fewer. */
+KEG_CHECKED ssize_t volume_read(struct volume *volume, uint64_t ino, uint64_t offset, void *buf,
+                                size_t len);
+/* flags: VOLUME_KILL_SUID. One call is one frame, however long (up to 16 MiB). */
+KEG_CHECKED ssize_t volume_write(struct volume *volume, uint64_t ino, uint64_t offset,
+                                 const void *buf, size_t len, unsigned flags);
+/* mode: FALLOC_FL_ bits of linux/falloc.h: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE,
+ * ZERO_RANGE[|KEEP_SIZE]; others -EOPNOTSUPP. */
+KEG_CHECKED int volume_fallocate(struct volume *volume, uint64_t ino, int mode, uint64_t offset,
+                                 uint64_t len);
+/* whence: SEEK_DATA or SEEK_HOLE. *out is the offset found; -ENXIO. */
+KEG_CHECKED int volume_seek(struct volume *volume, uint64_t ino, uint64_t offset, int whence,
+                            uint64_t *out);
+
+/*
+ * Directory entries in cookie order, without "." and "..". cookie 0 begins; each entry gives the
+ * cookie to go on behind it. Cookies hold over deletions and remounts; entries with one and the
+ * same hash are never parted by a cookie (fn is offered them until it refuses: then the cookie of
+ * the last entry with another hash is where to go on). fn returns false to stop: that entry was not
+ * taken. With attrs, each taken entry counts as one lookup and attr is filled; else attr holds only
+ * ino and the type bits of mode.
+ */
+struct volume_dirent {
+    struct keg_bytes name;
+    uint64_t cookie;
+    struct volume_attr attr;
+};
+KEG_CHECKED int volume_readdir(struct volume *volume, uint64_t dir, uint64_t cookie, bool attrs,
+                               bool (*fn)(void *arg, const struct volume_dirent *entry), void *arg);
+/* The directory's parent; the root is its own. */
+KEG_CHECKED int volume_parent(struct volume *volume, uint64_t dir, uint64_t *parent);
+
+/* Extended attributes; names with their prefix ("user.x"), up to 255 bytes; values up to 64 KiB.
+ * get and list return a length; with size 0 only that; -ERANGE when it does not fit; -ENODATA.
+ * flags: XATTR_CREATE, XATTR_REPLACE. */
+KEG_CHECKED int volume_setxattr(struct volume *volume, uint64_t ino, struct keg_bytes name,
+                                const void *value, size_t size, int flags);
+KEG_CHECKED ssize_t volume_getxattr(struct volume *volume, uint64_t ino, struct keg_bytes name,
+                                    void *value, size_t size);
+KEG_CHECKED ssize_t volume_listxattr(struct volume *volume, uint64_t ino, char *list, size_t size);
+KEG_CHECKED int volume_removexattr(struct volume *volume, uint64_t ino, struct keg_bytes name);
+
+/* Logs what is held back of ino (0: of all inodes) and makes everything durable. */
+KEG_CHECKED int volume_sync(struct volume *volume, uint64_t ino);
+/* Reclaims what is freed and not yet reclaimed, but for inodes with lookups. */
+KEG_CHECKED int volume_tend(struct volume *volume);
+
+struct volume_statfs {
+    uint64_t total, free; /* bytes */
+    uint64_t inodes;      /* in use */
+};
+KEG_CHECKED int volume_statfs(struct volume *volume, struct volume_statfs *out);
+
+/* ---- Paths, for the command line ---- */
+
+/* Path below the root ("" and "/" are the root), no ".." and symbolic links not followed. Counts
+ * one lookup. */
+KEG_CHECKED int volume_resolve(struct volume *volume, struct keg_bytes path,
+                               struct volume_attr *out);
+/*
+ * Puts a regular file at path as a whole, replacing one that is there: contents come from fill,
+ * which returns bytes put into buf, 0 at the end, or a negative errno, which volume_put returns,
+ * and nothing has changed. Makes missing parents. When it fails nothing of it is visible. new: mode
+ * and owner of the file (an existing one keeps its own).
+ */
+typedef ssize_t volume_fill_fn(void *arg, void *buf, size_t size);
+KEG_CHECKED int volume_put(struct volume *volume, struct keg_bytes path,
+                           const struct volume_new *new, volume_fill_fn *fill, void *arg);
+
+/* A path of the inode that owns a key of the store, for reports, NUL-terminated into buf; -ENOENT
+ * when it has none any more (*buf then says what the key is). */
+KEG_CHECKED int volume_describe(struct volume *volume, struct keg_bytes key, char *buf,
+                                size_t size);
+
+/*
+ * Verifies the tree: every name has an inode, every inode a name (or an orphan key), link counts,
+ * sizes, extents and parents fit. Returns the number of findings, each given to found in words.
+ */
+KEG_CHECKED ssize_t volume_check(struct volume *volume, void (*found)(void *arg, const char *text),
+                                 void *arg);
+
+#endif

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The I/O seam: the weakest set of operations that the store needs of the world. Every system call
+ * on a store's files is in env_posix.c; env_mem.c keeps files in memory; env_fault.c wraps another
+ * environment and makes it fail. A distributed object store could stand here.
+ *
+ * Files are named by plain names (no '/') in one flat directory. A file is written once, from front
+ * to back, by one writer; positional reads may go on meanwhile from any thread.
+ *
+ * What a power cut may do, and so what the store may count on:
+ * - bytes appended and not synced may be there, missing, zero, garbage, torn at any 512-byte
+ *   boundary, and later ones may be there while earlier ones are not;
+ * - a name made or removed and not followed by env_sync_names may be there or not, each on its own;
+ * - env_publish is atomic and durable when it returns, if the file was synced before.
+ *
+ * All functions return 0 or a negative errno unless they say otherwise, and are safe to call from
+ * several threads, but one file's append, sync and seal come from one thread at a time (a sync may
+ * run beside an append: it covers what was appended before it began).
+ */
+#ifndef ENV_H
+#define ENV_H
+
+#include "keg.h"
+#include <sys/uio.h>
+
+/* Embedded first in each implementation's own struct. */
+struct keg_file {
+    const struct env_ops *ops;
+};
+struct keg_env {
+    const struct env_ops *ops;
+};
+
+enum env_how {
+    ENV_READ,     /* for reading */
+    ENV_APPEND,   /* for reading and going on appending */
+    ENV_UNCACHED, /* for reading what the medium holds: past the page cache, or after having it
+                     written back and dropped */
+};
+
+struct env_space {
+    uint64_t total, free; /* bytes of the filesystem; free ones that this process may take */
+};
+
+struct env_ops {
+    void (*destroy)(struct keg_env *env);
+
+    /* A new, empty file for reading and appending; -EEXIST. The name is durable only after
+     * sync_names. */
+    int (*create)(struct keg_env *env, const char *name, struct keg_file **out);
+    int (*open)(struct keg_env *env, const char *name, enum env_how how, struct keg_file **out);
+    void (*close)(struct keg_file *file);
+
+    /* Writes all of iov (count 1..ENV_IOV_MAX) at byte `at`, which is the end of what was appended
+     * so far; what an earlier, failed append may have left there is overwritten. -ENOSPC, -EDQUOT,
+     * -EFBIG or -EIO: any part of it may have been written. */
+    int (*append)(struct keg_file *file, uint64_t at, const struct iovec *iov, int count);
+
+    /* What was appended before the call, and the size, are durable. Never retried after a
+     * failure. */
+    int (*sync)(struct keg_file *file);
+
+    /* Cuts the file to length bytes and makes it durable; no append follows. */
+    int (*seal)(struct keg_file *file, uint64_t length);
+
+    /* Up to len bytes from offset; returns how many, fewer only at the end of the file. */
+    ssize_t (*read)(struct keg_file *file, uint64_t offset, void *buf, size_t len);
+    int (*size)(struct keg_file *file, uint64_t *size);
+
+    /* The synced file `from` becomes `to`, replacing what was there, atomically and durably. */
+    int (*publish)(struct keg_env *env, const char *from, const char *to);
+    int (*remove)(struct keg_env *env, const char *name); /* -ENOENT */
+    int (*sync_names)(struct keg_env *env);
+
+    /* Calls fn for each file but LOCK, in no order. fn's non-0 return ends it and is returned. */
+    int (*list)(struct keg_env *env, int (*fn)(void *arg, const char *name), void *arg);
+
+    /* Takes the lock for the life of the environment or until unlock, and writes "PID OWNER" with
+     * it. -EBUSY: held by another. Dies with the process. */
+    int (*lock)(struct keg_env *env, const char *owner);
+    void (*unlock)(struct keg_env *env);
+    int (*holder)(struct keg_env *env, char *text, size_t size); /* as keg_holder */
+
+    int (*space)(struct keg_env *env, struct env_space *space);
+
+    /* Nanoseconds of a clock that never goes back, for intervals only: clocks order nothing. */
+    uint64_t (*clock)(struct keg_env *env);
+
+    /* len random bytes, for ids and secrets. */
+    int (*random)(struct keg_env *env, void *buf, size_t len);
+};
+
+enum { ENV_IOV_MAX = 1024, ENV_NAME_MAX = 63 };
+
+static inline KEG_CHECKED int env_create(struct keg_env *env, const char *name,
+                                         struct keg_file **out)
+{
+    return env->ops->create(env, name, out);
+}
+
+static inline KEG_CHECKED int env_open(struct keg_env *env, const char *name, enum env_how how,
+                                       struct keg_file **out)
+{
+    return env->ops->open(env, name, how, out);
+}
+
+/* NULL is allowed. */
+static inline void env_close(struct keg_file *file)
+{
+    if (file)
+        file->ops->close(file);
+}
+
+static inline KEG_CHECKED int env_append(struct keg_file *file, uint64_t at,
+                                         const struct iovec *iov, int count)
+{
+    return file->ops->append(file, at, iov, count);
+}
+
+static inline KEG_CHECKED int env_sync(struct keg_file *file)
+{
+    return file->ops->sync(file);
+}
+
+static inline KEG_CHECKED int env_seal(struct keg_file *file, uint64_t length)
+{
+    return file->ops->seal(file, length);
+}
+
+static inline KEG_CHECKED ssize_t env_read(struct keg_file *file, uint64_t offset, void *buf,
+                                           size_t len)
+{
+    return file->ops->read(file, offset, buf, len);
+}
+
+static inline KEG_CHECKED int env_size(struct keg_file *file, uint64_t *size)
+{
+    return file->ops->size(file, size);
+}
+
+static inline KEG_CHECKED int env_publish(struct keg_env *env, const char *from, const char *to)
+{
+    return env->ops->publish(env, from, to);
+}
+
+static inline KEG_CHECKED int env_remove(struct keg_env *env, const char *name)
+{
+    return env->ops->remove(env, name);
+}
+
+static inline KEG_CHECKED int env_sync_names(struct keg_env *env)
+{
+    return env->ops->sync_names(env);
+}
+
+static inline KEG_CHECKED int env_list(struct keg_env *env, int (*fn)(void *arg, const char *name),
+                                       void *arg)
+{
+    return env->ops->list(env, fn, arg);
+}
+
+static inline KEG_CHECKED int env_lock(struct keg_env *env, const char *owner)
+{
+    return env->ops->lock(env, owner);
+}
+
+static inline void env_unlock(struct keg_env *env)
+{
+    env->ops->unlock(env);
+}
+
+static inline KEG_CHECKED int env_space(struct keg_env *env, struct env_space *space)
+{
+    return env->ops->space(env, space);
+}
+
+static inline uint64_t env_clock(struct keg_env *env)
+{
+    return env->ops->clock(env);
+}
+
+static inline KEG_CHECKED int env_random(struct keg_env *env, void *buf, size_t len)
+{
+    return env->ops->random(env, buf, len);
+}
+
+/* env.c: what the operations give together. keg_env_free and keg_holder are there, too. */
+
+/* Reads exactly len bytes; a file that ends before is -EBADMSG. */
+KEG_CHECKED int env_read_all(struct keg_file *file, uint64_t offset, void *buf, size_t len);
+
+/* Replaces the file `name` by these bytes, atomically and durably, through "NAME.tmp". */
+KEG_CHECKED int env_replace(struct keg_env *env, const char *name, const void *data, size_t len);
+
+/* Reads the whole file into memory that the caller frees; -EFBIG over limit bytes. */
+KEG_CHECKED int env_slurp(struct keg_env *env, const char *name, size_t limit, uint8_t **data,
+                          size_t *len);
+
+/* env_mem.c: an environment in memory, empty. Several stores can be opened on it one after another.
+ * capacity: bytes its files may take in all, 0 for no limit. */
+KEG_CHECKED int env_mem(uint64_t capacity, struct keg_env **out);
+
+/*
+ * env_fault.c: wraps an in-memory disk model of its own and counts every operation. Deterministic:
+ * the same seed and the same calls give the same faults.
+ */
+enum env_fault_kind {
+    ENV_FAULT_NONE,
+    ENV_FAULT_EIO,    /* the n-th operation fails, and does nothing or a part */
+    ENV_FAULT_ENOSPC, /* likewise; only for create, append, publish */
+    ENV_FAULT_CUT,    /* the power is cut at the n-th operation: it and all later ones give -EIO
+                         until env_fault_restart */
+};
+struct env_fault_plan {
+    enum env_fault_kind kind;
+    uint64_t at;   /* the operation, counted from 1 since the last plan was set */
+    bool forever;  /* every operation from `at` on fails, not just one (EIO, ENOSPC) */
+    uint64_t seed; /* what happens to each unsynced 512-byte piece and each unsynced name:
+                      kept, dropped (zero), garbage; in any mixture */
+};
+KEG_CHECKED int env_fault(uint64_t capacity, struct keg_env **out);
+void env_fault_set(struct keg_env *env, const struct env_fault_plan *plan);
+uint64_t env_fault_operations(const struct keg_env *env); /* since the plan was set */
+bool env_fault_struck(const struct keg_env *env);         /* the plan's fault has happened */
+/* After a cut, or at any time: the machine comes back with what a power cut leaves. All files must
+ * be closed. Returns how many unsynced bytes were lost or changed. */
+uint64_t env_fault_restart(struct keg_env *env);
+/* Damage on purpose: xors mask into byte `offset` of a file, cuts it, copies or removes it, at once
+ * and durably. */
+KEG_CHECKED int env_fault_flip(struct keg_env *env, const char *name, uint64_t offset,
+                               uint8_t mask);
+KEG_CHECKED int env_fault_truncate(struct keg_env *env, const char *name, uint64_t length);
+
+#endif
