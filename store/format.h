@@ -13,6 +13,7 @@
 #define FORMAT_H
 
 #include "keg.h"
+#include <errno.h>
 
 enum {
     FORMAT_VERSION = 1,
@@ -31,8 +32,9 @@ struct format_segment {
     uint8_t store[FORMAT_ID_SIZE];
     uint64_t id;
     enum format_kind kind;
-    uint64_t predecessor;   /* log: the log segment before this one, 0 for none */
+    uint64_t predecessor;   /* log: the log segment before this one, of a lower id; 0 for none */
     uint64_t last_sequence; /* log: the last sequence used before this segment */
+                            /* compacted: both are written as 0 */
 };
 
 struct format_frame {
@@ -40,8 +42,9 @@ struct format_frame {
     uint32_t heads_len; /* bytes */
     uint32_t count;     /* records, at least 1 */
     uint32_t heads_crc; /* salted, of the heads */
-    uint64_t sequence;  /* the lowest of its records */
-    uint64_t durable;   /* bytes of this segment known durable when it was written */
+    uint64_t sequence;  /* the lowest of its records, at least 1 */
+    uint64_t durable;   /* bytes of this segment known durable when it was written; never more
+                           than the frame's own offset */
 };
 
 enum format_type { FORMAT_PUT = 1, FORMAT_TOMBSTONE = 2 };
@@ -61,7 +64,7 @@ struct format_record {
 
 /* What closes a sealed segment; it stands at the end of the frames. */
 struct format_footer {
-    uint64_t length; /* bytes before the footer */
+    uint64_t length; /* bytes before the footer, a multiple of FORMAT_ALIGN */
     uint64_t records;
     uint64_t first_sequence, last_sequence; /* lowest and highest of its records; 0, 0: none */
 };
@@ -109,7 +112,32 @@ KEG_CHECKED int format_footer_decode(const uint8_t in[FORMAT_FOOTER_SIZE], struc
 /* Fills list with the CRCs of each KEG_BLOCK of a value; returns how many. */
 uint32_t format_value_crcs(const void *value, uint32_t len, uint8_t *list);
 
-/* Little-endian numbers, for the codecs beside this one. */
+/* ---- For the codecs beside this one ---- */
+
+/* CRC over the salt, the offset and the data. */
+uint32_t format_salted_crc(struct format_salt salt, uint64_t offset, const void *data, size_t len);
+
+/* The lowest and highest sequence of some records, or 0 and 0 of none. */
+bool format_sequences_valid(bool any, uint64_t first, uint64_t last);
+
+/* LEB128, minimal: up to 10 bytes. put returns how many it wrote. get decodes at *at of len bytes,
+ * takes nothing above max, and moves *at behind it. */
+size_t format_varint_size(uint64_t value);
+size_t format_varint_put(uint8_t *out, uint64_t value);
+KEG_CHECKED int format_varint_get(const uint8_t *in, size_t len, size_t *at, uint64_t max,
+                                  uint64_t *value);
+
+static inline bool format_kind_valid(uint32_t kind)
+{
+    return kind == FORMAT_LOG || kind == FORMAT_COMPACTED;
+}
+
+static inline bool format_type_valid(uint8_t type)
+{
+    return type == FORMAT_PUT || type == FORMAT_TOMBSTONE;
+}
+
+/* Little-endian numbers. */
 static inline void format_put32(uint8_t *p, uint32_t v)
 {
     for (int i = 0; i < 4; i++)

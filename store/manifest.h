@@ -18,9 +18,9 @@ struct manifest_segment {
 
 struct manifest {
     uint8_t store[FORMAT_ID_SIZE];
-    uint64_t next_segment;  /* an id never used so far, nor any above it */
-    uint64_t last_sequence; /* no record had a higher one when this was written */
-    struct manifest_segment *segments;
+    uint64_t next_segment;             /* an id never used so far, nor any above it */
+    uint64_t last_sequence;            /* no record had a higher one when this was written */
+    struct manifest_segment *segments; /* each id once, at least 1 and below next_segment */
     size_t count;
 };
 
@@ -28,12 +28,14 @@ enum { MANIFEST_SEGMENTS_MAX = 1 << 22 };
 
 /* Bytes that `count` segments take, both copies. */
 size_t manifest_size(size_t count);
+/* Sorts manifest->segments by id. */
 void manifest_encode(uint8_t *out, const struct manifest *manifest);
 
 /*
  * Looks for a sound copy. 0: *count segments follow, and *manifest is filled but for segments.
  * -EBADMSG: neither copy is sound; -EPROTONOSUPPORT: a sound one of a newer version.
- * Then manifest_segments fills *count structs from the same bytes.
+ * Then manifest_segments fills *count structs from the same bytes, in ascending order of id. They
+ * were checked; len bounds count, so that the caller may allocate by it.
  */
 KEG_CHECKED int manifest_decode(const uint8_t *in, size_t len, struct manifest *manifest,
                                 size_t *count);
