@@ -1,0 +1,77 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: MIT
+# What quickstart and test share: find out what is missing on a Debian, and install it.
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# A Debian package a line, and how to see that what it gives is there already.
+build_needs='
+gcc             command gcc
+libc6-dev       file /usr/include/stdio.h
+meson           command meson
+ninja-build     command ninja
+pkg-config      command pkg-config
+libfuse3-dev    module fuse3
+fuse3           command fusermount3
+zlib1g-dev      module zlib
+libdeflate-dev  module libdeflate
+'
+# shellcheck disable=SC2034 # used by scripts/test
+test_needs="$build_needs
+git             command git
+python3         command python3
+clang           command clang
+clang-format    command clang-format
+libclang-rt-dev file /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan-*.a
+llvm            command llvm-symbolizer
+binutils        command nm
+libcmocka-dev   module cmocka
+shellcheck      command shellcheck
+rsync           command rsync
+attr            command setfattr
+acl             command setfacl
+sqlite3         command sqlite3
+e2fsprogs       command mkfs.ext4
+"
+
+is_there() { # KIND WHAT
+    case $1 in
+    command) command -v "$2" >/dev/null || [ -x "/usr/sbin/$2" ] || [ -x "/sbin/$2" ] ;;
+    module) pkg-config --exists "$2" 2>/dev/null ;;
+    file) compgen -G "$2" >/dev/null ;;
+    *) die "is_there: $1?" ;;
+    esac
+}
+
+# Installs what is missing of the packages in the list $1, with one apt-get line that it prints.
+install_missing() {
+    local package kind what missing=() sudo=
+    while read -r package kind what; do
+        [ -z "$package" ] || is_there "$kind" "$what" || missing+=("$package")
+    done <<<"$1"
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null ||
+        die "missing, and there is no apt-get to install it (Debian's names): ${missing[*]}"
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null ||
+            die "missing: ${missing[*]}; run this as root, or install them and run it again"
+        sudo='sudo '
+    fi
+    local line="${sudo}apt-get update -q && ${sudo}apt-get install -q -y --no-install-recommends"
+    line+=" ${missing[*]}"
+    printf '%s\n' "$line"
+    DEBIAN_FRONTEND=noninteractive bash -c "$line" || die "the line above failed"
+}
+
+# Why nothing can be mounted here; empty if something can.
+no_fuse_because() {
+    if [ ! -e /dev/fuse ]; then
+        echo "there is no /dev/fuse: load the module (modprobe fuse), or give the container" \
+            "the device (docker run --device /dev/fuse --cap-add SYS_ADMIN)"
+    elif [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
+        echo "/dev/fuse may not be opened by $(id -un): chmod 666 /dev/fuse, or run this as root"
+    fi
+}
