@@ -190,7 +190,7 @@ void hint_block_finish(struct hint_block *block, struct format_salt salt, uint64
 int hint_cursor_init(struct hint_cursor *cursor, const uint8_t *bytes, size_t len,
                      struct format_salt salt, uint64_t offset)
 {
-    if (len < ENTRY_MIN + CRC_SIZE || len > HINT_BLOCK_MAX)
+    if (len < ENTRY_MIN + CRC_SIZE || len > HINT_BLOCK_SIZE)
         return -EBADMSG;
     len -= CRC_SIZE;
     if (format_get32(bytes + len) != format_salted_crc(salt, offset, bytes, len))
@@ -282,7 +282,7 @@ int hint_ref_decode(const uint8_t *refs, size_t len, size_t *at, struct hint_ref
     size_t p = *at;
 
     if (format_varint_get(refs, len, &p, (uint64_t)INT64_MAX, &offset) ||
-        format_varint_get(refs, len, &p, HINT_BLOCK_MAX, &block_len) ||
+        format_varint_get(refs, len, &p, HINT_BLOCK_SIZE, &block_len) ||
         format_varint_get(refs, len, &p, KEG_KEY_MAX, &key_len))
         return -EBADMSG;
     if (offset < HINT_PREAMBLE_SIZE || block_len < ENTRY_MIN + CRC_SIZE || key_len == 0 ||

@@ -17,9 +17,8 @@
 enum {
     HINT_PREAMBLE_SIZE = 16, /* magic and version; blocks follow */
     HINT_TRAILER_SIZE = 128, /* the last bytes of the file */
-    HINT_BLOCK_SIZE = 4096,  /* a block takes no further entry that would make it longer */
+    HINT_BLOCK_SIZE = 4096,  /* bytes of the longest block, its CRC included */
     HINT_ENTRY_MAX = 2 * 10 + 4 * 5 + 8 + KEG_KEY_MAX + KEG_META_MAX,
-    HINT_BLOCK_MAX = HINT_BLOCK_SIZE + HINT_ENTRY_MAX,
 };
 
 /* What a hint is a hint of. */
@@ -59,7 +58,7 @@ KEG_CHECKED int hint_trailer_decode(const uint8_t in[HINT_TRAILER_SIZE],
 
 /* Builds blocks. Entries come in ascending order of key, each key once. */
 struct hint_block {
-    uint8_t bytes[HINT_BLOCK_MAX];
+    uint8_t bytes[HINT_BLOCK_SIZE];
     size_t len;
     uint32_t count;
     uint8_t last[KEG_KEY_MAX];

@@ -15,7 +15,7 @@
 
 enum { BUFFER_SIZE = 256 << 10, CRC_SIZE = 4 };
 
-_Static_assert(BUFFER_SIZE >= HINT_BLOCK_MAX + HINT_PREAMBLE_SIZE, "a block fits the buffer");
+_Static_assert(BUFFER_SIZE >= HINT_BLOCK_SIZE + HINT_PREAMBLE_SIZE, "a block fits the buffer");
 
 void hintfile_name(uint64_t segment, char *out)
 {
@@ -96,7 +96,7 @@ static int end_block(struct hintfile_writer *writer)
     struct hint_block *block = &writer->block;
     int err = index_grow(writer, HINT_REF_MAX);
 
-    if (!err && BUFFER_SIZE - writer->buffered < HINT_BLOCK_MAX)
+    if (!err && BUFFER_SIZE - writer->buffered < HINT_BLOCK_SIZE)
         err = flush_buffer(writer);
     if (err)
         return err;
@@ -260,7 +260,7 @@ struct hintfile_reader {
     int error;         /* the first one; sticks */
     struct hint_entry entry;
     struct hint_cursor cursor;
-    uint8_t block[HINT_BLOCK_MAX];
+    uint8_t block[HINT_BLOCK_SIZE];
 };
 
 static int read_ends(struct hintfile_reader *reader, const uint8_t store[FORMAT_ID_SIZE],
