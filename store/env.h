@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The I/O seam: the weakest set of operations that the store needs of the world. Every system call
- * on a store's files is in env_posix.c; env_mem.c keeps files in memory; env_fault.c wraps another
- * environment and makes it fail. A distributed object store could stand here.
+ * on a store's files is in env_posix.c; env_mem.c keeps files in memory; env_fault.c (env_fault.h)
+ * models a disk that fails and loses power. A distributed object store could stand here.
  *
  * Files are named by plain names (no '/') in one flat directory. A file is written once, from front
  * to back, by one writer; positional reads may go on meanwhile from any thread.
@@ -21,6 +21,7 @@
 #define ENV_H
 
 #include "keg.h"
+
 #include <sys/uio.h>
 
 /* Embedded first in each implementation's own struct. */
@@ -46,21 +47,24 @@ struct env_ops {
     void (*destroy)(struct keg_env *env);
 
     /* A new, empty file for reading and appending; -EEXIST. The name is durable only after
-     * sync_names. */
+     * sync_names. All that take a name give -EINVAL for one that env_name_ok refuses; all that
+     * change something give -EROFS under a shared lock. */
     int (*create)(struct keg_env *env, const char *name, struct keg_file **out);
+    /* -ENOENT; -EINVAL: no regular file; -EIO, -EMFILE, -ENOMEM, -EACCES. */
     int (*open)(struct keg_env *env, const char *name, enum env_how how, struct keg_file **out);
     void (*close)(struct keg_file *file);
 
     /* Writes all of iov (count 1..ENV_IOV_MAX) at byte `at`, which is the end of what was appended
-     * so far; what an earlier, failed append may have left there is overwritten. -ENOSPC, -EDQUOT,
-     * -EFBIG or -EIO: any part of it may have been written. */
+     * so far; what an earlier, failed append or pre-zeroing left there is overwritten. -ENOSPC,
+     * -EDQUOT, -EFBIG or -EIO: any part of it may have been written. */
     int (*append)(struct keg_file *file, uint64_t at, const struct iovec *iov, int count);
 
     /* What was appended before the call, and the size, are durable. Never retried after a
      * failure. */
     int (*sync)(struct keg_file *file);
 
-    /* Cuts the file to length bytes and makes it durable; no append follows. */
+    /* Cuts the file to length bytes (at most its size) and makes it durable; no append follows.
+     * Never retried after a failure. */
     int (*seal)(struct keg_file *file, uint64_t length);
 
     /* Up to len bytes from offset; returns how many, fewer only at the end of the file. */
@@ -72,11 +76,16 @@ struct env_ops {
     int (*remove)(struct keg_env *env, const char *name); /* -ENOENT */
     int (*sync_names)(struct keg_env *env);
 
-    /* Calls fn for each file but LOCK, in no order. fn's non-0 return ends it and is returned. */
+    /* Calls fn for each regular file but LOCK and names that env_name_ok refuses, in no order.
+     * fn's non-0 return ends it and is returned. fn may remove and create files; those created
+     * meanwhile may be met or not. */
     int (*list)(struct keg_env *env, int (*fn)(void *arg, const char *name), void *arg);
 
     /* Takes the lock for the life of the environment or until unlock, and writes "PID OWNER" with
-     * it. -EBUSY: held by another. Dies with the process. */
+     * it (owner NULL: "-"; it ends at a newline). -EBUSY: held by another, or already by this
+     * environment. Dies with the process. Where LOCK is there but may only be read, the lock is
+     * shared among readers, and everything that changes a file gives -EROFS; holder then says
+     * "0 -". -EROFS, -EACCES: no LOCK there and none can be made. */
     int (*lock)(struct keg_env *env, const char *owner);
     void (*unlock)(struct keg_env *env);
     int (*holder)(struct keg_env *env, char *text, size_t size); /* as keg_holder */
@@ -90,7 +99,8 @@ struct env_ops {
     int (*random)(struct keg_env *env, void *buf, size_t len);
 };
 
-enum { ENV_IOV_MAX = 1024, ENV_NAME_MAX = 63 };
+#define ENV_LOCK_NAME "LOCK"
+enum { ENV_IOV_MAX = 1024, ENV_NAME_MAX = 63 }; /* bytes of a name, without its NUL */
 
 static inline KEG_CHECKED int env_create(struct keg_env *env, const char *name,
                                          struct keg_file **out)
@@ -196,39 +206,14 @@ KEG_CHECKED int env_replace(struct keg_env *env, const char *name, const void *d
 KEG_CHECKED int env_slurp(struct keg_env *env, const char *name, size_t limit, uint8_t **data,
                           size_t *len);
 
-/* env_mem.c: an environment in memory, empty. Several stores can be opened on it one after another.
- * capacity: bytes its files may take in all, 0 for no limit. */
-KEG_CHECKED int env_mem(uint64_t capacity, struct keg_env **out);
+/* Whether name can be a file's: 1..ENV_NAME_MAX bytes, no '/', no leading '.', not LOCK. */
+KEG_CHECKED bool env_name_ok(const char *name);
 
 /*
- * env_fault.c: wraps an in-memory disk model of its own and counts every operation. Deterministic:
- * the same seed and the same calls give the same faults.
+ * env_mem.c: an environment in memory, empty; for tests and benchmarks (meson: keg_test). Several
+ * stores can be opened on it one after another, and a second at a time meets -EBUSY. Its clock goes
+ * on by 1 us a call. capacity: bytes its files may take in all, 0 for no limit; -ENOMEM.
  */
-enum env_fault_kind {
-    ENV_FAULT_NONE,
-    ENV_FAULT_EIO,    /* the n-th operation fails, and does nothing or a part */
-    ENV_FAULT_ENOSPC, /* likewise; only for create, append, publish */
-    ENV_FAULT_CUT,    /* the power is cut at the n-th operation: it and all later ones give -EIO
-                         until env_fault_restart */
-};
-struct env_fault_plan {
-    enum env_fault_kind kind;
-    uint64_t at;   /* the operation, counted from 1 since the last plan was set */
-    bool forever;  /* every operation from `at` on fails, not just one (EIO, ENOSPC) */
-    uint64_t seed; /* what happens to each unsynced 512-byte piece and each unsynced name:
-                      kept, dropped (zero), garbage; in any mixture */
-};
-KEG_CHECKED int env_fault(uint64_t capacity, struct keg_env **out);
-void env_fault_set(struct keg_env *env, const struct env_fault_plan *plan);
-uint64_t env_fault_operations(const struct keg_env *env); /* since the plan was set */
-bool env_fault_struck(const struct keg_env *env);         /* the plan's fault has happened */
-/* After a cut, or at any time: the machine comes back with what a power cut leaves. All files must
- * be closed. Returns how many unsynced bytes were lost or changed. */
-uint64_t env_fault_restart(struct keg_env *env);
-/* Damage on purpose: xors mask into byte `offset` of a file, cuts it, copies or removes it, at once
- * and durably. */
-KEG_CHECKED int env_fault_flip(struct keg_env *env, const char *name, uint64_t offset,
-                               uint8_t mask);
-KEG_CHECKED int env_fault_truncate(struct keg_env *env, const char *name, uint64_t length);
+KEG_CHECKED int env_mem(uint64_t capacity, struct keg_env **out);
 
 #endif
