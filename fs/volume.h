@@ -68,9 +68,6 @@ void volume_forget(struct volume *volume, uint64_t ino, uint64_t n);
 
 KEG_CHECKED int volume_lookup(struct volume *volume, uint64_t dir, struct keg_bytes name,
                               struct volume_attr *out);
-/* The inode by its number, for file handles; counts a lookup. -ESTALE: there is none, or it has no
- * name and no lookups. */
-KEG_CHECKED int volume_lookup_ino(struct volume *volume, uint64_t ino, struct volume_attr *out);
 /* No lookup is counted by this one. */
 KEG_CHECKED int volume_getattr(struct volume *volume, uint64_t ino, struct volume_attr *out);
 

@@ -1,0 +1,644 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Commit: how batches get into the log.
+ *
+ * Each writer encodes and checksums its frame on its own, outside any lock, and joins a queue. The
+ * one at the head is the leader: it takes those waiting behind it along, gives all their frames
+ * sequence numbers and places, appends them with one write, and applies them to the index in that
+ * order. So sequence order, log order and index order are one and the same, which recovery and
+ * compaction count on; and whoever wants to change the active segment itself (a roll) only has to
+ * queue up like a writer.
+ *
+ * Durability is a second stage, with no hold on the first: a caller that wants it waits until
+ * `durable` has passed what was `appended` when it came. One of those waiting syncs for all; what
+ * it acknowledges is what had been appended before its sync began. Appends go on meanwhile.
+ *
+ * Failures. Sequence numbers are spent when they are assigned and never used again, since a failed
+ * append may be on disk all the same. After -ENOSPC the next frame is written at the same place:
+ * what is left of the failed one behind it has lower sequence numbers and so is never taken for the
+ * log's continuation. Any other failed append, and any failed sync, poisons the store. A frame that
+ * has been appended can no longer fail: room in the index was reserved before.
+ *
+ * Rejected: a thread of its own for the log (a hand-over costs more than the append), and a lock
+ * around append and apply without the queue (no shared writes, and no order among waiters).
+ */
+#include "commit.h"
+#include "frame.h"
+#include "hints.h"
+#include "segment.h"
+#include "tender.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    GROUP_BYTES = 4 << 20,   /* a leader takes no further frame once it has this much */
+    SPACE_CREDIT = 64 << 20, /* bytes appended before the filesystem is asked again */
+    OVERSTAY = 2, /* a full disk lets the active segment grow to so many times its size */
+};
+
+struct waiter {
+    struct frame *frame; /* NULL: wants to roll */
+    unsigned flags;
+    int result;
+    bool done;
+    pthread_cond_t wake;
+    struct waiter *next;
+};
+
+/* ---- The queue ---- */
+
+/* Waits until this waiter leads (true) or another leader has served it (false). */
+static bool enqueue(struct keg *keg, struct waiter *waiter)
+{
+    bool lead;
+
+    waiter->next = NULL;
+    waiter->done = false;
+    waiter->result = 0;
+    pthread_mutex_lock(&keg->commit_lock);
+    if (keg->queue_tail)
+        keg->queue_tail->next = waiter;
+    else
+        keg->queue_head = waiter;
+    keg->queue_tail = waiter;
+    if (keg->queue_head != waiter) {
+        pthread_cond_init(&waiter->wake, NULL);
+        while (!waiter->done && keg->queue_head != waiter)
+            pthread_cond_wait(&waiter->wake, &keg->commit_lock);
+        pthread_cond_destroy(&waiter->wake);
+    }
+    lead = !waiter->done;
+    pthread_mutex_unlock(&keg->commit_lock);
+    return lead;
+}
+
+/* The last waiter of the leader's group: those up to it are served together. */
+static struct waiter *choose_group(struct keg *keg, struct waiter *leader)
+{
+    struct waiter *last = leader;
+    uint64_t bytes = leader->frame->header.length;
+    int pieces = leader->frame->iov_count;
+
+    pthread_mutex_lock(&keg->commit_lock);
+    while (last->next && last->next->frame) {
+        const struct frame *frame = last->next->frame;
+
+        bytes += frame->header.length;
+        pieces += frame->iov_count;
+        if (bytes > GROUP_BYTES || pieces > ENV_IOV_MAX)
+            break;
+        last = last->next;
+    }
+    pthread_mutex_unlock(&keg->commit_lock);
+    return last;
+}
+
+/* Ends the leadership: everybody up to last is served, the next one leads. */
+static void dequeue(struct keg *keg, struct waiter *leader, struct waiter *last)
+{
+    struct waiter *next;
+
+    pthread_mutex_lock(&keg->commit_lock);
+    keg->queue_head = last->next;
+    if (!keg->queue_head)
+        keg->queue_tail = NULL;
+    for (struct waiter *w = leader->next; leader != last && w; w = next) {
+        bool end = w == last;
+
+        next = w->next;
+        w->done = true;
+        pthread_cond_signal(&w->wake);
+        if (end)
+            break;
+    }
+    if (keg->queue_head)
+        pthread_cond_signal(&keg->queue_head->wake);
+    pthread_mutex_unlock(&keg->commit_lock);
+}
+
+/* ---- Rolling ---- */
+
+/* A segment that is new in the table and on disk, and not yet in the manifest. */
+static int make_active(struct keg *keg, struct segment *old, struct segment **out)
+{
+    struct format_segment header = {.kind = FORMAT_LOG,
+                                    .id = keg->next_segment,
+                                    .predecessor = old ? old->id : 0,
+                                    .last_sequence = keg->next_sequence - 1};
+    struct keg_file *file;
+    struct segment *segment;
+    int err = segment_member_room(keg, 1);
+
+    if (err)
+        return err;
+    memcpy(header.store, keg->id, sizeof header.store);
+    err = segment_add(keg, header.id, FORMAT_LOG, &segment);
+    if (err)
+        return err;
+    keg->next_segment++;
+    err = segment_create(keg, &header, &file);
+    if (err) {
+        segment_retire(keg, segment, false);
+        return err;
+    }
+    segment_pin(keg, segment, file);
+    atomic_store(&segment->length, FORMAT_SEGMENT_SIZE);
+    segment->durable = FORMAT_SEGMENT_SIZE;
+    *out = segment;
+    return 0;
+}
+
+/* Footer, and the segment's end made durable. */
+static int seal_file(struct keg *keg, struct segment *segment)
+{
+    int err = segment_write_footer(keg, segment, segment->file);
+
+    if (err && err != -ENOSPC && err != -EDQUOT)
+        keg_poison(keg, "sealing", segment->id, err);
+    return err;
+}
+
+/* The manifest with `old` sealed and `new` in it. manifest_lock held. */
+static int publish_roll(struct keg *keg, struct segment *old, struct segment *new)
+{
+    uint64_t length = atomic_load(&old->length);
+    int err;
+
+    old->sealed = true;
+    atomic_store(&old->length, length + FORMAT_FOOTER_SIZE);
+    segment_member_add_locked(keg, new);
+    err = segment_publish_locked(keg);
+    if (err) {
+        segment_member_drop_locked(keg, new);
+        old->sealed = false;
+        atomic_store(&old->length, length);
+    }
+    return err;
+}
+
+/* Makes `new` the active segment; all before it is durable. */
+static void switch_active(struct keg *keg, struct segment *new)
+{
+    pthread_mutex_lock(&keg->sync_lock);
+    keg->active = new;
+    keg->durable = keg->appended;
+    pthread_cond_broadcast(&keg->synced);
+    pthread_mutex_unlock(&keg->sync_lock);
+}
+
+/*
+ * Seals the active segment and begins the next. What fails before the manifest is published leaves
+ * everything as it was: a footer that is not in the manifest is overwritten by the next frame.
+ */
+static int roll(struct keg *keg)
+{
+    struct segment *old = keg->active, *new;
+    int err;
+
+    pthread_mutex_lock(&keg->manifest_lock);
+    err = make_active(keg, old, &new);
+    if (!err) {
+        err = seal_file(keg, old);
+        if (!err)
+            err = publish_roll(keg, old, new);
+        if (err)
+            segment_retire(keg, new, !atomic_load(&keg->poisoned));
+    }
+    pthread_mutex_unlock(&keg->manifest_lock);
+    if (err)
+        return err;
+    atomic_fetch_add(&keg->data_bytes, atomic_load(&old->length));
+    switch_active(keg, new);
+    segment_unpin(keg, old);
+    tender_kick(keg);
+    return 0;
+}
+
+int commit_begin(struct keg *keg)
+{
+    struct segment *segment, *previous = NULL;
+    int err;
+
+    pthread_mutex_lock(&keg->manifest_lock);
+    for (size_t i = 0; i < keg->member_count; i++) {
+        struct segment *member = keg->members[i];
+
+        if (member->kind == FORMAT_LOG && (!previous || member->id > previous->id))
+            previous = member;
+    }
+    err = make_active(keg, previous, &segment);
+    if (!err) {
+        segment_member_add_locked(keg, segment);
+        err = segment_publish_locked(keg);
+        if (err) {
+            segment_member_drop_locked(keg, segment);
+            segment_retire(keg, segment, true);
+        }
+    }
+    pthread_mutex_unlock(&keg->manifest_lock);
+    if (!err)
+        switch_active(keg, segment);
+    return err;
+}
+
+int commit_roll(struct keg *keg)
+{
+    struct waiter self = {.frame = NULL};
+    struct segment *sealed = NULL;
+    bool lead = enqueue(keg, &self);
+
+    /* Nobody serves a waiter without a frame. */
+    if (lead) {
+        self.result = keg_writable(keg);
+        if (!self.result && atomic_load(&keg->active->length) > FORMAT_SEGMENT_SIZE) {
+            sealed = keg->active;
+            self.result = roll(keg);
+        }
+        dequeue(keg, &self, &self);
+    }
+    if (!self.result && sealed)
+        hints_inline(keg);
+    return self.result;
+}
+
+/* ---- Appending ---- */
+
+/* Whether a frame may be appended, as far as space goes. Leadership. */
+static int take_space(struct keg *keg, uint64_t bytes, unsigned flags)
+{
+    uint64_t reserve = keg->segment_size + atomic_load(&keg->data_bytes) / 64;
+    struct env_space space;
+    uint64_t room;
+    int err;
+
+    if (flags & KEG_FREEING)
+        return 0;
+    if (bytes > keg->space_left) {
+        err = env_space(keg->env, &space);
+        if (err)
+            return err;
+        room = space.free > reserve ? space.free - reserve : 0;
+        keg->space_left = room < SPACE_CREDIT ? room : SPACE_CREDIT;
+        if (bytes > room) {
+            atomic_store(&keg->squeezed, true);
+            tender_kick(keg);
+            return -ENOSPC;
+        }
+    }
+    keg->space_left -= bytes < keg->space_left ? bytes : keg->space_left;
+    return 0;
+}
+
+/* Rolls if the next frame does not fit. A disk too full to roll does not stop what frees space. */
+static int make_place(struct keg *keg, uint64_t bytes, unsigned flags)
+{
+    uint64_t length = atomic_load(&keg->active->length);
+    int err;
+
+    if (length == FORMAT_SEGMENT_SIZE || length + bytes + FORMAT_FOOTER_SIZE <= keg->segment_size)
+        return 0;
+    err = roll(keg);
+    if (err == -ENOSPC && (flags & KEG_FREEING) && length < OVERSTAY * keg->segment_size)
+        return 0;
+    return err;
+}
+
+static int append_pieces(struct keg_file *file, uint64_t at, const struct iovec *iov, int count)
+{
+    int err = 0;
+
+    while (count > 0 && !err) {
+        int n = count < ENV_IOV_MAX ? count : ENV_IOV_MAX;
+
+        err = env_append(file, at, iov, n);
+        for (int i = 0; i < n; i++)
+            at += iov[i].iov_len;
+        iov += n;
+        count -= n;
+    }
+    return err;
+}
+
+/* One write for the frames of the group that are still in it (result 0). */
+static int append_group(struct keg *keg, struct waiter *leader, struct waiter *last)
+{
+    struct iovec pieces[ENV_IOV_MAX];
+    struct segment *active = keg->active;
+    uint64_t at = atomic_load(&active->length);
+    int count = 0, err;
+
+    if (leader == last) {
+        err = append_pieces(active->file, at, leader->frame->iov, leader->frame->iov_count);
+    } else {
+        for (struct waiter *w = leader;; w = w->next) {
+            if (!w->result) {
+                memcpy(pieces + count, w->frame->iov, (size_t)w->frame->iov_count * sizeof *pieces);
+                count += w->frame->iov_count;
+            }
+            if (w == last)
+                break;
+        }
+        err = count ? append_pieces(active->file, at, pieces, count) : 0;
+    }
+    atomic_fetch_add(&keg->counters.appends, 1);
+    if (err && err != -ENOSPC && err != -EDQUOT)
+        keg_poison(keg, "appending to", active->id, err);
+    return err == -EDQUOT ? -ENOSPC : err;
+}
+
+/* Gives each frame of the group its place and sequence; frames that may not go get a result.
+ * Returns the bytes that are to be appended. */
+static uint64_t place_group(struct keg *keg, struct waiter *leader, struct waiter *last)
+{
+    struct segment *active = keg->active;
+    struct format_salt salt = segment_salt(keg, active->id);
+    uint64_t start = atomic_load(&active->length), at = start, durable;
+
+    pthread_mutex_lock(&keg->sync_lock);
+    durable = active->durable;
+    pthread_mutex_unlock(&keg->sync_lock);
+    for (struct waiter *w = leader;; w = w->next) {
+        uint64_t span = format_frame_span(&w->frame->header);
+
+        if (!w->result)
+            w->result = take_space(keg, span, w->flags);
+        if (!w->result) {
+            frame_place(w->frame, salt, at, keg->next_sequence, durable);
+            keg->next_sequence += w->frame->header.count;
+            at += span;
+        }
+        if (w == last)
+            break;
+    }
+    return at - start;
+}
+
+/* ---- Applying ---- */
+
+static void forget_old(struct keg *keg, size_t key_len, size_t meta_len,
+                       const struct index_place *old)
+{
+    uint64_t cost = format_record_cost(key_len, meta_len, old->value_len, false);
+
+    keg->slots[old->slot]->live_bytes -= cost;
+    keg->live_bytes -= cost;
+}
+
+/* The records of one frame, which stands at `offset`. index_lock held. */
+static void apply_frame(struct keg *keg, const struct frame *frame, uint64_t offset)
+{
+    struct segment *active = keg->active;
+    struct index_place place = {.sequence = frame->header.sequence, .slot = active->slot}, old;
+    uint64_t value_at = offset + FORMAT_FRAME_SIZE + frame->header.heads_len;
+    const uint8_t *heads = frame->bytes + FORMAT_FRAME_SIZE;
+    struct format_record record;
+    uint8_t old_meta;
+    uint64_t cost;
+    size_t at = 0;
+
+    for (uint32_t i = 0; i < frame->header.count; i++) {
+        if (format_record_decode(heads, frame->header.heads_len, &at, frame->header.sequence,
+                                 &record))
+            abort(); /* our own encoding, just made */
+        place.sequence = record.sequence;
+        if (record.type == FORMAT_TOMBSTONE) {
+            if (index_delete(keg->index, record.key, &old, &old_meta) == 0)
+                forget_old(keg, record.key.len, old_meta, &old);
+            continue;
+        }
+        place.offset = value_at;
+        place.value_len = record.value_len;
+        place.crc = record.crc;
+        value_at += format_stored_len(record.value_len);
+        if (index_put(keg->index, record.key, &place, record.meta, &old, &old_meta) == 1)
+            forget_old(keg, record.key.len, old_meta, &old);
+        cost = format_record_cost(record.key.len, record.meta.len, record.value_len, false);
+        active->live_bytes += cost;
+        keg->live_bytes += cost;
+    }
+}
+
+struct tally {
+    uint64_t records, frames, puts;
+};
+
+/* Lengths come before the index: who finds a record in the index and then syncs, syncs it too. */
+static void extend_log(struct keg *keg, const struct tally *tally, uint64_t bytes)
+{
+    struct segment *active = keg->active;
+
+    pthread_mutex_lock(&keg->sync_lock);
+    if (!active->first_sequence)
+        active->first_sequence = keg->next_sequence - tally->records;
+    active->last_sequence = keg->next_sequence - 1;
+    active->records += tally->records;
+    atomic_store(&active->length, atomic_load(&active->length) + bytes);
+    keg->appended += bytes;
+    pthread_mutex_unlock(&keg->sync_lock);
+    atomic_fetch_add(&keg->counters.frames, tally->frames);
+    atomic_fetch_add(&keg->counters.puts, tally->puts);
+    atomic_fetch_add(&keg->counters.deletes, tally->records - tally->puts);
+    atomic_fetch_add(&keg->counters.append_bytes, bytes);
+}
+
+/* What was appended becomes the log, and visible. */
+static void apply_group(struct keg *keg, struct waiter *leader, struct waiter *last, uint64_t bytes)
+{
+    uint64_t at = atomic_load(&keg->active->length);
+    struct tally tally = {0};
+
+    for (struct waiter *w = leader;; w = w->next) {
+        if (!w->result) {
+            tally.records += w->frame->header.count;
+            tally.puts += w->frame->puts;
+            tally.frames++;
+        }
+        if (w == last)
+            break;
+    }
+    extend_log(keg, &tally, bytes);
+    pthread_rwlock_wrlock(&keg->index_lock);
+    for (struct waiter *w = leader;; w = w->next) {
+        if (!w->result) {
+            apply_frame(keg, w->frame, at);
+            at += format_frame_span(&w->frame->header);
+        }
+        if (w == last)
+            break;
+    }
+    pthread_rwlock_unlock(&keg->index_lock);
+}
+
+/* ---- The leader's work ---- */
+
+static void fail_group(struct waiter *leader, struct waiter *last, int err)
+{
+    for (struct waiter *w = leader;; w = w->next) {
+        if (!w->result)
+            w->result = err;
+        if (w == last)
+            break;
+    }
+}
+
+static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *last)
+{
+    uint64_t bytes = 0;
+    size_t puts = 0;
+    unsigned flags = KEG_FREEING;
+    int err = keg_writable(keg);
+
+    if (err)
+        return err;
+    for (struct waiter *w = leader;; w = w->next) {
+        bytes += format_frame_span(&w->frame->header);
+        puts += w->frame->puts;
+        flags &= w->flags;
+        if (w == last)
+            break;
+    }
+    err = make_place(keg, bytes, flags);
+    if (err)
+        return err;
+    pthread_rwlock_wrlock(&keg->index_lock);
+    err = index_reserve(keg->index, puts);
+    pthread_rwlock_unlock(&keg->index_lock);
+    return err;
+}
+
+static void lead_group(struct keg *keg, struct waiter *leader)
+{
+    struct waiter *last = choose_group(keg, leader);
+    struct segment *before = keg->active;
+    uint64_t bytes;
+    bool rolled;
+    int err = prepare_group(keg, leader, last);
+
+    rolled = keg->active != before;
+    if (!err) {
+        bytes = place_group(keg, leader, last);
+        err = bytes ? append_group(keg, leader, last) : 0;
+        if (!err && bytes)
+            apply_group(keg, leader, last, bytes);
+    }
+    if (err)
+        fail_group(leader, last, err);
+    dequeue(keg, leader, last);
+    if (rolled)
+        hints_inline(keg);
+}
+
+/* ---- Entry ---- */
+
+/* A delete of a key that is not there leaves no record, unless this very batch puts it first. */
+static int find_idle(struct keg *keg, const struct keg_op *ops, size_t count, bool **skip)
+{
+    struct index_place place;
+    size_t puts = 0, idle = 0;
+
+    *skip = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (!ops[i].tombstone) {
+            puts++;
+            continue;
+        }
+        if (ops[i].key.len == 0 || ops[i].key.len > KEG_KEY_MAX)
+            return -EINVAL;
+        pthread_rwlock_rdlock(&keg->index_lock);
+        bool there = index_get(keg->index, ops[i].key, &place, NULL) == 0;
+        pthread_rwlock_unlock(&keg->index_lock);
+        for (size_t j = 0; !there && puts && j < i; j++)
+            there = !ops[j].tombstone && ops[j].key.len == ops[i].key.len &&
+                    memcmp(ops[j].key.data, ops[i].key.data, ops[i].key.len) == 0;
+        if (there)
+            continue;
+        if (!*skip)
+            *skip = calloc(count, sizeof **skip);
+        if (!*skip)
+            return -ENOMEM;
+        (*skip)[i] = true;
+        idle++;
+    }
+    return idle == count; /* 1: nothing to do */
+}
+
+int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned flags)
+{
+    struct frame frame;
+    struct waiter self = {.frame = &frame, .flags = flags};
+    bool *skip;
+    int err = keg_writable(keg);
+
+    if (err)
+        return err;
+    err = find_idle(keg, ops, count, &skip);
+    if (err) {
+        free(skip);
+        return err < 0 || !(flags & KEG_SYNC) ? (err < 0 ? err : 0) : commit_sync(keg);
+    }
+    err = frame_init(&frame, ops, count, skip);
+    if (err)
+        return err;
+    if (enqueue(keg, &self))
+        lead_group(keg, &self);
+    frame_free(&frame);
+    if (self.result || !(flags & KEG_SYNC))
+        return self.result;
+    return commit_sync(keg);
+}
+
+/* ---- Syncing ---- */
+
+/* One sync for all that wait. sync_lock held, and let go meanwhile. */
+static void sync_once(struct keg *keg)
+{
+    struct segment *active = keg->active;
+    uint64_t appended = keg->appended, length = atomic_load(&active->length);
+    struct keg_file *file;
+    int err;
+
+    keg->syncing = true;
+    segment_ref(active);
+    pthread_mutex_unlock(&keg->sync_lock);
+
+    err = segment_file(keg, active, &file);
+    if (!err) {
+        err = env_sync(file);
+        segment_release(keg, active);
+    }
+    if (err)
+        keg_poison(keg, "syncing", active->id, err);
+    atomic_fetch_add(&keg->counters.syncs, 1);
+
+    pthread_mutex_lock(&keg->sync_lock);
+    if (!err && appended > keg->durable)
+        keg->durable = appended;
+    if (!err && length > active->durable)
+        active->durable = length;
+    keg->syncing = false;
+    pthread_cond_broadcast(&keg->synced);
+    segment_unref(keg, active);
+}
+
+int commit_sync(struct keg *keg)
+{
+    uint64_t target;
+    int err = 0;
+
+    if (atomic_load(&keg->poisoned))
+        return -EIO;
+    atomic_fetch_add(&keg->counters.sync_waits, 1);
+    pthread_mutex_lock(&keg->sync_lock);
+    target = keg->appended;
+    while (!err && keg->durable < target) {
+        if (atomic_load(&keg->poisoned))
+            err = -EIO;
+        else if (keg->syncing)
+            pthread_cond_wait(&keg->synced, &keg->sync_lock);
+        else
+            sync_once(keg);
+    }
+    pthread_mutex_unlock(&keg->sync_lock);
+    return err;
+}

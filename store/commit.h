@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/* The commit queue: how frames get into the log, and how they become durable. See commit.c. */
+#ifndef COMMIT_H
+#define COMMIT_H
+
+#include "store.h"
+
+/* As keg_commit. */
+KEG_CHECKED int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned flags);
+
+/* As keg_sync. */
+KEG_CHECKED int commit_sync(struct keg *keg);
+
+/* Seals the active segment, if it has frames, and begins the next. */
+KEG_CHECKED int commit_roll(struct keg *keg);
+
+/* Begins the first active segment of an opened store, before any thread uses it. */
+KEG_CHECKED int commit_begin(struct keg *keg);
+
+#endif

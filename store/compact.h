@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* Compaction. See compact.c. */
+#ifndef COMPACT_H
+#define COMPACT_H
+
+#include "store.h"
+
+/* As keg_compact. */
+KEG_CHECKED int compact_demand(struct keg *keg, keg_progress_fn *progress, void *arg);
+
+/* What the promise on space, or a full disk, asks for now; slowly, and cancelled by keg_close. */
+KEG_CHECKED int compact_background(struct keg *keg);
+
+#endif

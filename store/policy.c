@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The promise: live bytes are at least half of the .data bytes above two segments. The background
+ * mode acts somewhat before it would be broken, on the segments that free the most for the least
+ * copying. Small segments are merged once there are enough of them, so that their number stays in
+ * proportion to the data. Groups are chosen so that what they hold fits about one new segment: that
+ * is what compaction needs in free space.
+ */
+#include "policy.h"
+
+enum {
+    WORTH_SHARE = 16,     /* on demand: dead bytes above 1/16 of a segment */
+    SQUEEZED_SHARE = 16,  /* the same when space is short */
+    BACKGROUND_SHARE = 4, /* and in the background */
+    SLACK = 4096,         /* bytes that are not worth it anyway */
+    SMALL_SHARE = 4,      /* a small segment is below 1/4 of the usual size */
+    SMALL_MANY = 8,
+};
+
+struct totals {
+    uint64_t bytes, live;
+    size_t small;
+};
+
+static uint64_t dead(const struct policy_segment *s)
+{
+    return s->bytes > s->live ? s->bytes - s->live : 0;
+}
+
+static bool is_small(const struct policy_segment *s, uint64_t segment_size)
+{
+    return s->bytes < segment_size / SMALL_SHARE;
+}
+
+static bool worth(const struct policy_segment *s, uint64_t share)
+{
+    return dead(s) > s->bytes / share + SLACK;
+}
+
+static struct totals sum(const struct policy_segment *segments, size_t count, uint64_t segment_size)
+{
+    struct totals t = {0};
+
+    for (size_t i = 0; i < count; i++) {
+        t.bytes += segments[i].bytes;
+        t.live += segments[i].live;
+        t.small += segments[i].usable && is_small(&segments[i], segment_size);
+    }
+    return t;
+}
+
+/* Some way before live is less than half of the bytes above two segments. */
+static bool space_wanted(const struct totals *t, uint64_t segment_size)
+{
+    return t->bytes > segment_size + segment_size / 2 &&
+           t->live < (t->bytes - segment_size - segment_size / 2) / 8 * 5;
+}
+
+static bool candidate(const struct policy_segment *s, uint64_t segment_size, enum policy_mode mode,
+                      const struct totals *t, bool wanted)
+{
+    bool merge = is_small(s, segment_size);
+
+    if (!s->usable)
+        return false;
+    switch (mode) {
+    case POLICY_DEMAND:
+        return worth(s, WORTH_SHARE) || (merge && t->small > 1);
+    case POLICY_SQUEEZED:
+        return worth(s, SQUEEZED_SHARE);
+    default:
+        return (wanted && worth(s, BACKGROUND_SHARE)) || (merge && t->small >= SMALL_MANY);
+    }
+}
+
+/* Whether a comes before b: by age on demand (so that tombstones meet what they hide first), else
+ * the higher share of dead bytes first. */
+static bool before(const struct policy_segment *a, const struct policy_segment *b,
+                   enum policy_mode mode)
+{
+    if (mode == POLICY_DEMAND)
+        return a->age < b->age;
+    /* dead(a) / a->bytes > dead(b) / b->bytes; segments are below 2^32 bytes */
+    return dead(a) * b->bytes > dead(b) * a->bytes;
+}
+
+size_t policy_choose(const struct policy_segment *segments, size_t count, uint64_t segment_size,
+                     enum policy_mode mode, uint64_t active_bytes, uint64_t active_live,
+                     size_t *chosen)
+{
+    struct totals t = sum(segments, count, segment_size);
+    uint64_t live = 0;
+    bool wanted;
+    size_t n = 0;
+
+    t.bytes += active_bytes;
+    t.live += active_live;
+    wanted = space_wanted(&t, segment_size);
+    while (n < POLICY_GROUP_MAX) {
+        size_t best = count;
+
+        for (size_t i = 0; i < count; i++) {
+            bool taken = false;
+
+            if (!candidate(&segments[i], segment_size, mode, &t, wanted))
+                continue;
+            for (size_t j = 0; j < n; j++)
+                taken = taken || chosen[j] == i;
+            if (!taken && (best == count || before(&segments[i], &segments[best], mode)))
+                best = i;
+        }
+        if (best == count || (n && live + segments[best].live > segment_size))
+            break;
+        live += segments[best].live;
+        chosen[n++] = best;
+    }
+    return n;
+}
+
+bool policy_seal_active(const struct policy_segment *segments, size_t count, uint64_t segment_size,
+                        uint64_t active_bytes, uint64_t active_live)
+{
+    struct totals t = sum(segments, count, segment_size);
+    struct policy_segment active = {.bytes = active_bytes, .live = active_live};
+
+    t.bytes += active_bytes;
+    t.live += active_live;
+    return space_wanted(&t, segment_size) && worth(&active, 2);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening what a directory holds. See recover.c. */
+#ifndef RECOVER_H
+#define RECOVER_H
+
+#include "store.h"
+
+/*
+ * Fills members and index from MANIFEST, hints and segments, and begins an active segment unless
+ * the store is (or turns out to be) read-only. The lock is held; no thread runs yet. Errors as
+ * keg_open, the line to the log included.
+ */
+KEG_CHECKED int recover_store(struct keg *keg);
+
+/* tail.c: reads the active segment behind what its hint covers, applies what is whole, and sees to
+ * its end: *continued says whether it can go on as the active one (else it has been sealed). */
+KEG_CHECKED int recover_tail(struct keg *keg, struct segment *segment, bool *continued);
+
+/* One record found in a segment. The newest of each key stays. -ENOMEM. */
+KEG_CHECKED int recover_record(struct keg *keg, const struct segment *segment,
+                               enum format_type type, struct keg_bytes key, struct keg_bytes meta,
+                               const struct index_place *place);
+/* The records of the frame at hand, and the segment's counts. */
+struct scan;
+KEG_CHECKED int recover_frame(struct keg *keg, struct segment *segment, struct scan *scan);
+
+#endif

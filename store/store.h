@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of the engine share: the open store and its segments.
+ *
+ * Threads and locks. Taken in this order, each before those below it:
+ *   compact_lock    one compaction at a time
+ *   hint_lock       one hint is written at a time
+ *   leadership      of the commit queue (commit.c): whoever has it may append to the active
+ * segment, and roll it manifest_lock   members, their sealed/covered state, next_segment; held
+ * while MANIFEST is published sync_lock       active, appended, durable (how far the log reached,
+ * and how far it is safe) index_lock      index, slots, live bytes (shared to read) files_lock open
+ * descriptors of segments Readers take only index_lock, shared, and files_lock, neither across a
+ * read or write.
+ */
+#ifndef STORE_H
+#define STORE_H
+
+#include "env.h"
+#include "format.h"
+#include "index.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+/*
+ * One segment. It lives as long as somebody refers to it: the table of slots (while it counts), and
+ * whoever reads it. Once it is doomed the last reference removes its files.
+ */
+struct segment {
+    uint64_t id;
+    enum format_kind kind;
+    uint32_t slot;
+    _Atomic uint32_t refs;
+    _Atomic bool doomed;
+    _Atomic bool suspect; /* could not be read whole: compaction leaves it alone */
+
+    /* manifest_lock */
+    bool sealed;
+    uint64_t covered;    /* of an active one: what manifest and hint cover; 0: nothing */
+    uint64_t hint_bytes; /* size of its hint file; 0: none that is known sound */
+    uint64_t hint_len;   /* how far the hint covers it */
+
+    /* Written by the leader with sync_lock held; constant once sealed. */
+    _Atomic uint64_t length; /* bytes, up to the end of the last frame; sealed: of the file */
+    uint64_t durable;        /* bytes known durable (sync_lock) */
+    uint64_t records;
+    uint64_t first_sequence, last_sequence;
+
+    uint64_t live_bytes; /* index_lock */
+
+    /* files_lock */
+    struct keg_file *file;
+    uint32_t file_users;
+    bool file_pinned;              /* the active one: never closed to make room */
+    struct segment *newer, *older; /* least recently used order of those open and not pinned */
+};
+
+struct waiter;
+
+struct counters {
+    _Atomic uint64_t puts, deletes, frames, appends, append_bytes, syncs, sync_waits, reads,
+        read_bytes, damaged_reads, compactions, compacted_bytes, hints_written;
+};
+
+struct keg {
+    struct keg_env *env;
+    uint8_t id[FORMAT_ID_SIZE];
+    unsigned flags;
+    uint64_t segment_size;
+    unsigned sync_interval_ms;
+    keg_log_fn *log;
+    void *log_arg;
+
+    pthread_mutex_t compact_lock, hint_lock, manifest_lock, sync_lock, files_lock;
+    pthread_rwlock_t index_lock;
+
+    /* commit.c: the queue of writers; commit_lock guards it and nothing else */
+    pthread_mutex_t commit_lock;
+    struct waiter *queue_head, *queue_tail;
+    uint64_t next_sequence; /* leadership */
+    uint64_t space_left;    /* leadership: bytes that may be appended before space is asked again */
+
+    /* manifest_lock */
+    struct segment **members; /* oldest first; the active one is the last log segment */
+    size_t member_count, member_capacity;
+    uint64_t next_segment;
+
+    /* sync_lock */
+    struct segment *active;     /* NULL: read-only */
+    uint64_t appended, durable; /* bytes of log ever appended / known durable, by this process */
+    bool syncing;
+    pthread_cond_t synced;
+
+    /* index_lock */
+    struct index *index;
+    struct segment **slots;
+    uint32_t slot_count;
+    uint64_t live_bytes;
+
+    /* files_lock */
+    struct segment *lru_newest, *lru_oldest;
+    uint32_t files_open;
+
+    _Atomic bool readonly; /* set once, after reason */
+    _Atomic bool poisoned; /* by a failed sync or append */
+    _Atomic bool said_error;
+    char reason[200];
+    pthread_mutex_t reason_lock;
+
+    _Atomic uint64_t data_bytes; /* of members but the active one */
+    struct counters counters;
+    uint64_t recovered_segments;
+
+    /* tender.c */
+    pthread_t syncer, tender;
+    bool have_threads;
+    pthread_mutex_t tender_lock;
+    pthread_cond_t tender_wake;
+    bool tender_work; /* tender_lock */
+    _Atomic bool stopping;
+    _Atomic bool squeezed; /* a put met the reserve: compact what can be had */
+};
+
+/* keg.c: says a line to the log callback. */
+void keg_say(struct keg *keg, enum keg_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* keg.c: no change is taken from now on. The first reason stays. */
+void keg_set_readonly(struct keg *keg, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* keg.c: the same after a failed append or sync: all waiters and later syncs fail. */
+void keg_poison(struct keg *keg, const char *what, uint64_t segment, int err);
+/* keg.c: what the common errors of a change are now: 0, -EROFS or -EIO. */
+int keg_writable(const struct keg *keg);
+
+#endif
