@@ -15,7 +15,7 @@ struct index;
 
 struct index_place {
     uint64_t sequence;
-    uint64_t offset;    /* of the stored value in the segment */
+    uint64_t offset;    /* of the stored value in the segment; below 2^32, as segments are */
     uint32_t slot;      /* of the segment in the store's table */
     uint32_t value_len; /* bytes */
     uint32_t crc;
@@ -58,5 +58,8 @@ void index_drop_tombstones(struct index *index);
 
 uint64_t index_count(const struct index *index); /* keys, tombstones included */
 uint64_t index_bytes(const struct index *index); /* memory it takes, all told */
+
+/* Verifies the structure; for tests. 0 or -EBADMSG. */
+KEG_CHECKED int index_check(const struct index *index);
 
 #endif

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/* Splits pages; index.c has the essay. */
+#include "index_tree.h"
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+enum {
+    RUN_MIN = 3, /* inserts in a row that make a run */
+    RUN_FULL = INDEX_TREE_CAPACITY * 9 / 10,
+    ENTRIES_MAX = INDEX_PAGE_SCRATCH / 12,
+};
+
+_Static_assert(2 * INDEX_TREE_ENTRY + KEG_KEY_MAX <= INDEX_TREE_CAPACITY,
+               "two pages must suffice for a split");
+_Static_assert(3 * INDEX_TREE_SEPARATOR <= INDEX_TREE_CAPACITY, "a new root must last for a while");
+
+/* The base for the entries from..to-1 of a leaf that makes them smallest: their lowest sequence or
+ * the one they have, which is known to do. */
+static uint64_t best_base(const struct index_page *leaf, size_t from, size_t to)
+{
+    uint64_t lowest = UINT64_MAX;
+    size_t now = 0, then = 0;
+
+    for (size_t i = from; i < to; i++) {
+        const uint8_t *payload = index_page_payload_const(leaf, i);
+        uint64_t sequence = index_leaf_sequence(payload, leaf->base);
+        if (sequence < lowest)
+            lowest = sequence;
+    }
+    for (size_t i = from; i < to; i++) {
+        const uint8_t *payload = index_page_payload_const(leaf, i);
+        uint64_t sequence = index_leaf_sequence(payload, leaf->base);
+        now += index_leaf_sequence_size(sequence, leaf->base);
+        then += index_leaf_sequence_size(sequence, lowest);
+    }
+    return then < now ? lowest : leaf->base;
+}
+
+/* Where to part an overfull page so that both parts fit: before entry `wanted` if that does, else
+ * as evenly as can be. Of an inner page the entry at the cut goes up, and is in neither part. */
+static size_t choose_cut(const struct index_page *page, size_t wanted)
+{
+    struct index_cost cost[ENTRIES_MAX];
+    size_t all, best = 0, best_larger = SIZE_MAX, up = page->level ? 1 : 0;
+
+    index_page_costs(page, cost);
+    all = cost[page->count - 1U].upto;
+    for (size_t cut = 1; cut + up < page->count; cut++) {
+        size_t first = cut + up; /* of the right part */
+        size_t left = cost[cut - 1].upto;
+        size_t right = all - cost[first - 1].upto + cost[first].extra;
+        size_t larger = left > right ? left : right;
+        if (larger > INDEX_TREE_CAPACITY)
+            continue;
+        if (cut == wanted)
+            return cut;
+        if (larger < best_larger) {
+            best_larger = larger;
+            best = cut;
+        }
+    }
+    assert(best);
+    return best;
+}
+
+/* Where a run of ascending inserts, the newest of them at pos, wants its page parted; 0: nowhere.
+ */
+static size_t run_cut(const struct index_page *page, size_t pos)
+{
+    struct index_cost cost[ENTRIES_MAX];
+
+    if (page->run < RUN_MIN || pos != page->last)
+        return 0;
+    index_page_costs(page, cost);
+    return cost[pos].upto <= RUN_FULL ? pos + 1 : pos;
+}
+
+/* Deals the overfull leaf `full` out to left and right; *key gets the separator. */
+static size_t deal_leaf(const struct index_page *full, size_t wanted, struct index_page *left,
+                        struct index_page *right, uint8_t *key)
+{
+    size_t cut = choose_cut(full, wanted);
+    struct index_writer writer;
+    struct index_reader last, first;
+    struct index_page *next = left->next;
+    size_t len = 0;
+    bool fits;
+
+    index_page_init(left, INDEX_PAGE_SIZE, 0);
+    left->base = best_base(full, 0, cut);
+    right->base = best_base(full, cut, full->count);
+    right->next = next;
+    left->next = right;
+    index_page_write(&writer, left);
+    fits = index_page_copy(&writer, full, 0, cut, true);
+    index_page_read(&last, left, left->count);
+    index_page_write(&writer, right);
+    fits = fits && index_page_copy(&writer, full, cut, full->count, true);
+    assert(fits);
+    (void)fits;
+
+    index_page_read(&first, right, 1);
+    while (len < last.key_len && last.key[len] == first.key[len])
+        len++;
+    memcpy(key, first.key, len + 1);
+    return len + 1;
+}
+
+/* Likewise an inner page; the separator is the one at the cut. */
+static size_t deal_inner(const struct index_page *full, struct index_page *left,
+                         struct index_page *right, uint8_t *key)
+{
+    size_t cut = choose_cut(full, 0);
+    struct index_writer writer;
+    struct index_reader reader;
+    bool fits;
+
+    index_page_init(left, INDEX_PAGE_SIZE, full->level);
+    left->first = full->first;
+    right->first = index_page_child(full, cut + 1);
+    index_page_write(&writer, left);
+    fits = index_page_copy(&writer, full, 0, cut, true);
+    index_page_write(&writer, right);
+    fits = fits && index_page_copy(&writer, full, cut + 1, full->count, true);
+    assert(fits);
+    (void)fits;
+
+    index_page_read(&reader, full, cut + 1);
+    memcpy(key, reader.key, reader.key_len);
+    return reader.key_len;
+}
+
+/* A copy of the page with room for one entry more. */
+static void widen(union index_scratch *wide, const struct index_page *page)
+{
+    struct index_writer writer;
+    bool fits;
+
+    index_page_init(&wide->page, INDEX_PAGE_SCRATCH, page->level);
+    wide->page.first = page->first;
+    if (!page->level)
+        wide->page.base = page->base;
+    wide->page.run = page->run;
+    wide->page.last = page->last;
+    index_page_write(&writer, &wide->page);
+    fits = index_page_copy(&writer, page, 0, page->count, true);
+    assert(fits);
+    (void)fits;
+}
+
+static void grow_root(struct index *index, struct keg_bytes separator, struct index_page *right)
+{
+    struct index_page *root = index_tree_take(index, (uint8_t)(index->root->level + 1));
+    struct index_spot spot = {0};
+    struct keg_bytes payload = {&right, sizeof(struct index_page *)};
+    bool fits;
+
+    assert(root->level < INDEX_TREE_LEVELS);
+    root->first = index->root;
+    fits = index_page_insert(root, separator, &spot, payload);
+    assert(fits);
+    (void)fits;
+    index->root = root;
+}
+
+/* Puts the separator and the page right of it in at `level` and above. */
+static void insert_above(struct index *index, const struct index_path *path, size_t level,
+                         uint8_t *key, size_t len, struct index_page *right)
+{
+    for (; level <= index->root->level; level++) {
+        struct index_page *page = path->page[level];
+        struct keg_bytes separator = {key, len};
+        struct keg_bytes payload = {&right, sizeof(struct index_page *)};
+        union index_scratch wide;
+        struct index_spot spot;
+        bool fits;
+
+        index_page_find(page, separator, &spot);
+        assert(!spot.exact && spot.pos == path->child[level]);
+        if (index_page_insert(page, separator, &spot, payload))
+            return;
+        widen(&wide, page);
+        fits = index_page_insert(&wide.page, separator, &spot, payload);
+        assert(fits);
+        (void)fits;
+        right = index_tree_take(index, page->level);
+        len = deal_inner(&wide.page, page, right, key);
+    }
+    grow_root(index, (struct keg_bytes){key, len}, right);
+}
+
+/* Pages that a put may take when its leaf must be split. */
+static size_t pages_needed(const struct index *index, const struct index_path *path)
+{
+    size_t pages = 1;
+
+    for (size_t level = 1; level <= index->root->level; level++, pages++)
+        if (index_page_room(path->page[level]) >= INDEX_TREE_SEPARATOR)
+            return pages;
+    return pages + 1;
+}
+
+/* Puts an entry in that its leaf has no room for. */
+int index_split_put(struct index *index, const struct index_path *path, struct keg_bytes key,
+                    const struct index_spot *spot, struct keg_bytes payload)
+{
+    struct index_page *leaf = path->page[0], *right;
+    uint8_t separator[KEG_KEY_MAX];
+    union index_scratch wide;
+    size_t wanted = 0, len;
+    bool fits;
+    int err = index_tree_fill(index, pages_needed(index, path));
+
+    if (err < 0)
+        return err;
+    widen(&wide, leaf);
+    if (spot->exact) {
+        fits = index_page_replace(&wide.page, spot->pos, payload);
+    } else {
+        fits = index_page_insert(&wide.page, key, spot, payload);
+        wanted = run_cut(&wide.page, spot->pos);
+    }
+    assert(fits);
+    (void)fits;
+    right = index_tree_take(index, 0);
+    len = deal_leaf(&wide.page, wanted, leaf, right, separator);
+    insert_above(index, path, 1, separator, len, right);
+    return 0;
+}
