@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The I/O seam: the weakest set of operations that the store needs of the world. Every system call
- * on a store's files is in env_posix.c; env_mem.c keeps files in memory; env_fault.c (env_fault.h)
- * models a disk that fails and loses power. A distributed object store could stand here.
+ * on a store's files is in env_posix.c (and lockfile.c); env_mem.c keeps files in memory;
+ * env_fault.c (env_fault.h) models a disk that fails and loses power. A distributed object store
+ * could stand here.
  *
  * Files are named by plain names (no '/') in one flat directory. A file is written once, from front
  * to back, by one writer; positional reads may go on meanwhile from any thread.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The POSIX environment: a directory of a local filesystem. The one file with system calls on a
- * store's files.
+ * store's files, but for the lock's in lockfile.c.
  *
  * The directory is opened once; everything else goes through *at calls on that descriptor, so a
  * store may be mounted over, and its path renamed, while it is in use. Symbolic links are never
@@ -17,15 +17,11 @@
  * the cache, the file is written back (an error of that is the open's error) and its pages are
  * dropped; that is advice to the kernel, so it is second best.
  *
- * The lock is an OFD lock on the file LOCK, or flock on kernels without. Both belong to the open
- * file, not to the process: a second environment in one process conflicts, and no close of another
- * descriptor drops it, as it would with POSIX locks. We change to flock only where the kernel has
- * no OFD locks at all, never on an error that may pass: two processes using two kinds of lock would
- * not see each other. Where LOCK cannot be opened for writing (a read-only filesystem, another
- * user's store), the lock is a shared one: any number of readers, no writer; the environment then
- * refuses every change with -EROFS, so that two sharers cannot both write.
+ * Under a shared lock (lockfile.h) the environment refuses every change with -EROFS, so that two
+ * sharers cannot both write.
  */
 #include "env.h"
+#include "lockfile.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -36,7 +32,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -44,10 +39,8 @@
 #include <unistd.h>
 
 enum {
-    DIRECT_ALIGN = 4096,    /* bytes; enough for nearly every device */
-    BOUNCE_MAX = 1 << 20,   /* bytes of the buffer of one O_DIRECT read */
-    HOLDER_MAX = 32 + 4096, /* bytes of LOCK: a pid and a path */
-    LOCK_TRIES = 8,         /* times LOCK may vanish under us before we say -EBUSY */
+    DIRECT_ALIGN = 4096,                              /* bytes; enough for nearly every device */
+    BOUNCE_MAX = 1 << 20,                             /* bytes of the buffer of one O_DIRECT read */
     FILE_FLAGS = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, /* the last for a FIFO put in our way */
 };
 
@@ -437,108 +430,18 @@ static int posix_list(struct keg_env *e, int (*fn)(void *arg, const char *name),
 
 /* ---- The lock ---- */
 
-/* type: F_WRLCK or F_RDLCK. */
-static int take(int fd, short type)
-{
-    struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
-
-    if (!fcntl(fd, F_OFD_SETLK, &lock))
-        return 0;
-    if (errno == EAGAIN || errno == EACCES)
-        return -EBUSY;
-    if (errno != EINVAL)
-        return -errno;
-    if (!flock(fd, (type == F_WRLCK ? LOCK_EX : LOCK_SH) | LOCK_NB))
-        return 0;
-    return errno == EWOULDBLOCK ? -EBUSY : -errno;
-}
-
-/* F_WRLCK, F_RDLCK: somebody holds it so; F_UNLCK: nobody; or a negative errno. The flock way takes
- * it for a moment; fd is closed after. */
-static int probe(int fd)
-{
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-
-    if (!fcntl(fd, F_OFD_GETLK, &lock))
-        return lock.l_type;
-    if (errno != EINVAL)
-        return -errno;
-    if (!flock(fd, LOCK_EX | LOCK_NB))
-        return F_UNLCK;
-    return errno == EWOULDBLOCK ? F_WRLCK : -errno;
-}
-
-/* Whether fd is still the file that the next one to lock would open. */
-static bool is_current(struct posix_env *env, int fd)
-{
-    struct stat mine, there;
-
-    return !fstat(fd, &mine) && !fstatat(env->dir, ENV_LOCK_NAME, &there, AT_SYMLINK_NOFOLLOW) &&
-           mine.st_dev == there.st_dev && mine.st_ino == there.st_ino;
-}
-
-/* Opens LOCK and takes the lock: its descriptor. -ESTALE: LOCK was removed meanwhile. */
-static int open_and_take(struct posix_env *env, short *type)
-{
-    int fd = open_regular(env, ENV_LOCK_NAME, O_RDWR | O_CREAT), rc;
-
-    *type = F_WRLCK;
-    if (fd == -EROFS || fd == -EACCES) {
-        int reason = fd;
-
-        fd = open_regular(env, ENV_LOCK_NAME, O_RDONLY);
-        if (fd == -ENOENT)
-            fd = reason;
-        *type = F_RDLCK;
-    }
-    if (fd < 0)
-        return fd;
-    rc = take(fd, *type);
-    if (!rc && !is_current(env, fd))
-        rc = -ESTALE;
-    if (rc)
-        close(fd);
-    return rc ? rc : fd;
-}
-
-/*
- * Says who holds the lock. It is for people and for commands that look for the mount: failing to
- * write it (the disk may be full) must not keep the store shut. Written over the old text before
- * the file is cut, because a full disk may not give a block back once it was freed.
- */
-static void write_holder(int fd, const char *owner)
-{
-    char text[HOLDER_MAX + 1];
-    const char *name = owner && *owner ? owner : "-";
-    int n =
-        snprintf(text, sizeof text, "%ld %.*s\n", (long)getpid(), (int)strcspn(name, "\n"), name);
-
-    if (n < 0 || (size_t)n >= sizeof text || write_all(fd, text, (size_t)n, 0))
-        n = 0;
-    if (ftruncate(fd, n)) {
-        /* The text ends at its newline anyway. */
-    }
-}
-
 static int posix_lock(struct keg_env *e, const char *owner)
 {
     struct posix_env *env = env_of(e);
-    short type = F_WRLCK;
+    bool shared = false;
     int fd = -EBUSY;
 
     pthread_mutex_lock(&env->mutex);
-    for (int i = 0; env->lock < 0 && i < LOCK_TRIES; i++) {
-        fd = open_and_take(env, &type);
-        if (fd != -ESTALE)
-            break;
-    }
-    if (fd == -ESTALE)
-        fd = -EBUSY;
+    if (env->lock < 0)
+        fd = lockfile_take(env->dir, owner, &shared);
     if (fd >= 0) {
         env->lock = fd;
-        atomic_store(&env->shared, type == F_RDLCK);
-        if (type == F_WRLCK)
-            write_holder(fd, owner);
+        atomic_store(&env->shared, shared);
     }
     pthread_mutex_unlock(&env->mutex);
     return fd < 0 ? fd : 0;
@@ -558,26 +461,7 @@ static void posix_unlock(struct keg_env *e)
 
 static int posix_holder(struct keg_env *e, char *text, size_t size)
 {
-    char buf[HOLDER_MAX + 1] = "";
-    char *end;
-    int held, fd = open_regular(env_of(e), ENV_LOCK_NAME, O_RDONLY);
-    ssize_t n = 0;
-
-    if (fd < 0)
-        return fd;
-    held = probe(fd);
-    if (held == F_WRLCK)
-        n = read_cached(fd, 0, buf, sizeof buf - 1);
-    close(fd);
-    if (held < 0 || n < 0)
-        return held < 0 ? held : (int)n;
-    if (held == F_UNLCK)
-        return -ENOENT;
-    end = strchr(buf, '\n');
-    if (end)
-        *end = '\0';
-    snprintf(text, size, "%s", end ? buf : "0 -");
-    return 0;
+    return lockfile_holder(env_of(e)->dir, text, size);
 }
 
 /* ---- The environment ---- */
