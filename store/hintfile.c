@@ -215,17 +215,18 @@ int hintfile_finish(struct hintfile_writer *writer, const struct hint_info *info
         err = write_end(writer, info);
     if (!err)
         err = env_sync(writer->file);
+    env_close(writer->file);
+    writer->file = NULL;
+    if (!err)
+        err = env_publish(writer->env, from, to);
     if (err) {
         hintfile_abandon(writer);
         return err;
     }
-    env_close(writer->file);
-    writer->file = NULL;
-    err = env_publish(writer->env, from, to);
     *size = writer->written;
     free(writer->index);
     free(writer);
-    return err;
+    return 0;
 }
 
 void hintfile_abandon(struct hintfile_writer *writer)

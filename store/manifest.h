@@ -12,7 +12,7 @@ struct manifest_segment {
     bool sealed;
     uint64_t length;         /* sealed: the file's size. Else: bytes that count as sealed, because a
                                 hint covers them and they are durable; 0 for none */
-    uint64_t first_sequence; /* lowest and highest within that length; 0, 0: no records */
+    uint64_t first_sequence; /* sealed: lowest and highest; 0, 0: no records. Else 0, 0 */
     uint64_t last_sequence;
 };
 
