@@ -35,6 +35,14 @@ enum {
 struct volume_options {
     unsigned flags;
     uint32_t root_uid, root_gid; /* owner of the root of a new volume */
+    unsigned hold_ms; /* how long a truncation to zero waits for the write after it; 0: 500. With
+                         the store's sync interval it bounds what a power cut can take */
+    keg_log_fn *log;  /* damage, with the inode it hit; may be NULL; from any thread */
+    void *log_arg;
+    /* For tests that have to be repeatable; NULL: CLOCK_REALTIME, and a random secret. */
+    struct timespec (*now)(void *arg);
+    void *now_arg;
+    const uint8_t *secret; /* 16 bytes that key the hash of names in a new volume */
 };
 
 /*
@@ -68,6 +76,9 @@ void volume_forget(struct volume *volume, uint64_t ino, uint64_t n);
 
 KEG_CHECKED int volume_lookup(struct volume *volume, uint64_t dir, struct keg_bytes name,
                               struct volume_attr *out);
+/* The inode by its number, for file handles; counts a lookup. -ESTALE: there is none, or it has no
+ * name and no lookups. */
+KEG_CHECKED int volume_lookup_ino(struct volume *volume, uint64_t ino, struct volume_attr *out);
 /* No lookup is counted by this one. */
 KEG_CHECKED int volume_getattr(struct volume *volume, uint64_t ino, struct volume_attr *out);
 

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+#include "volume_internal.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_SIZE = 16 << 10 };
+
+struct chunk {
+    struct chunk *next;
+    size_t used, size;
+    uint8_t bytes[];
+};
+
+void change_begin(struct change *change, struct volume *volume)
+{
+    change->volume = volume;
+    change->batch = (struct keg_batch){0};
+    change->error = 0;
+    change->notes = 0;
+    change->chunks = NULL;
+    change->room_used = 0;
+}
+
+void change_drop(struct change *change)
+{
+    keg_batch_free(&change->batch);
+    while (change->chunks) {
+        struct chunk *next = change->chunks->next;
+        free(change->chunks);
+        change->chunks = next;
+    }
+}
+
+void change_fail(struct change *change, int error)
+{
+    if (!change->error)
+        change->error = error;
+}
+
+void *change_alloc(struct change *change, size_t len)
+{
+    if (len <= sizeof change->room - change->room_used) {
+        change->room_used += len;
+        return change->room + change->room_used - len;
+    }
+    struct chunk *c = change->chunks;
+    if (!c || c->size - c->used < len) {
+        size_t size = len > CHUNK_SIZE ? len : CHUNK_SIZE;
+        c = malloc(sizeof *c + size);
+        if (!c) {
+            change_fail(change, -ENOMEM);
+            return NULL;
+        }
+        *c = (struct chunk){.next = change->chunks, .size = size};
+        change->chunks = c;
+    }
+    c->used += len;
+    return c->bytes + c->used - len;
+}
+
+static struct keg_bytes keep(struct change *change, struct keg_bytes bytes)
+{
+    void *copy = bytes.len ? change_alloc(change, bytes.len) : NULL;
+    if (!copy)
+        return (struct keg_bytes){0};
+    memcpy(copy, bytes.data, bytes.len);
+    return (struct keg_bytes){copy, bytes.len};
+}
+
+/* Key and meta are copied; the value has to last. */
+void change_put(struct change *change, const struct keys_key *key, struct keg_bytes meta,
+                struct keg_bytes value)
+{
+    struct keg_bytes kept_key = keep(change, keys_bytes(key));
+    struct keg_bytes kept_meta = keep(change, meta);
+    if (!change->error)
+        change_fail(change, keg_batch_put(&change->batch, kept_key, kept_meta, value));
+}
+
+void change_delete(struct change *change, const struct keys_key *key)
+{
+    struct keg_bytes kept = keep(change, keys_bytes(key));
+    if (!change->error)
+        change_fail(change, keg_batch_delete(&change->batch, kept));
+}
+
+static void note(struct change *change, int kind, struct work work)
+{
+    if (change->notes == CHANGE_NOTES) {
+        change_fail(change, -EOVERFLOW);
+        return;
+    }
+    change->note[change->notes].kind = kind;
+    change->note[change->notes++].work = work;
+}
+
+void change_new_inode(struct change *change, const struct inode *inode, struct keg_bytes target)
+{
+    struct keys_key key;
+    uint8_t meta[KEYS_INODE_META_MAX];
+    keys_inode(&key, inode->ino);
+    size_t len = keys_inode_encode(meta, inode);
+    change_put(change, &key, (struct keg_bytes){meta, len}, target);
+}
+
+/* The text of a symbolic link is the value of its inode, so it goes along with every change. */
+static struct keg_bytes read_target(struct change *change, const struct inode *inode)
+{
+    struct keys_key key;
+    char *text = change_alloc(change, inode->size);
+    if (!text)
+        return (struct keg_bytes){0};
+    keys_inode(&key, inode->ino);
+    ssize_t n = keg_read(change->volume->keg, keys_bytes(&key), 0, text, inode->size);
+    if (n < 0 || (uint64_t)n != inode->size)
+        change_fail(change, volume_error(change->volume, inode->ino, n < 0 ? (int)n : -EBADMSG));
+    return (struct keg_bytes){text, inode->size};
+}
+
+void change_inode(struct change *change, const struct inode *inode)
+{
+    struct keg_bytes target = {0};
+    if (S_ISLNK(inode->mode) && inode->size)
+        target = read_target(change, inode);
+    change_new_inode(change, inode, target);
+    if (inode->stale) {
+        change_orphan(change, KEYS_ORPHAN_CONTENT, inode->stale);
+        note(change, NOTE_WORK, (struct work){WORK_CONTENT, inode->stale});
+    }
+    note(change, NOTE_LOGGED, (struct work){WORK_FLUSH, inode->ino});
+}
+
+void change_name(struct change *change, uint64_t dir, struct keg_bytes name, uint64_t ino,
+                 uint32_t mode)
+{
+    struct keys_key key;
+    uint8_t meta[KEYS_NAME_META_MAX];
+    dirs_key(change->volume, dir, name, &key);
+    size_t len = keys_name_encode(meta, ino, mode);
+    change_put(change, &key, (struct keg_bytes){meta, len}, (struct keg_bytes){0});
+}
+
+void change_unname(struct change *change, uint64_t dir, struct keg_bytes name)
+{
+    struct keys_key key;
+    dirs_key(change->volume, dir, name, &key);
+    change_delete(change, &key);
+}
+
+void change_orphan(struct change *change, enum keys_orphan orphan, uint64_t id)
+{
+    struct keys_key key;
+    keys_orphan(&key, orphan, id);
+    change_put(change, &key, (struct keg_bytes){0}, (struct keg_bytes){0});
+    if (orphan == KEYS_ORPHAN_INODE)
+        note(change, NOTE_UNLINKED, (struct work){WORK_INODE, id});
+    else if (orphan == KEYS_ORPHAN_TAIL)
+        note(change, NOTE_WORK, (struct work){WORK_TAIL, id});
+}
+
+void change_unorphan(struct change *change, enum keys_orphan orphan, uint64_t id)
+{
+    struct keys_key key;
+    keys_orphan(&key, orphan, id);
+    change_delete(change, &key);
+}
+
+bool change_delete_all(struct change *change, enum keys_kind kind, uint64_t id)
+{
+    struct keys_key prefix;
+    struct keg_iter *iter;
+    struct keg_entry entry;
+    keys_prefix(&prefix, kind, id);
+    int more = keg_iter_open(change->volume->keg, keys_bytes(&prefix), &iter);
+    if (more < 0) {
+        change_fail(change, more);
+        return false;
+    }
+    while (!change->error && (more = keg_iter_next(iter, &entry)) > 0) {
+        if (change->batch.count >= RECLAIM_FULL)
+            break;
+        struct keg_bytes key = keep(change, entry.key);
+        if (!change->error)
+            change_fail(change, keg_batch_delete(&change->batch, key));
+    }
+    keg_iter_close(iter);
+    if (more < 0)
+        change_fail(change, more);
+    return !change->error && more == 0;
+}
+
+static void do_note(struct volume *volume, int kind, const struct work *work)
+{
+    if (kind == NOTE_LOGGED)
+        inodes_logged(volume, work->id);
+    else if (kind == NOTE_UNLINKED)
+        inodes_unlinked(volume, work->id);
+    else
+        tend_add(volume, work->kind, work->id);
+}
+
+int change_commit(struct change *change, unsigned flags)
+{
+    int error = change->error;
+    if (!error && change->volume->flags & VOLUME_READONLY)
+        error = -EROFS;
+    if (!error && change->batch.count)
+        error = keg_commit(change->volume->keg, &change->batch, flags);
+    for (unsigned i = 0; !error && i < change->notes; i++)
+        do_note(change->volume, (int)change->note[i].kind, &change->note[i].work);
+    change_drop(change);
+    return error;
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Regular files: reading, writing, and the places that are data or holes. attrs.c has sizes.
+ */
+#include "volume_internal.h"
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { DAY = 24 * 60 * 60 };
+
+static int load_file(struct volume *volume, uint64_t ino, struct inode *inode)
+{
+    int error = inodes_load(volume, ino, inode);
+    if (error)
+        return error;
+    if (S_ISDIR(inode->mode))
+        return -EISDIR;
+    return S_ISREG(inode->mode) ? 0 : -EINVAL;
+}
+
+/* ---- Reading ---- */
+
+/* Reads what the extents have of [from, from + len) and zeros between them. */
+static int read_scan(struct volume *volume, uint64_t content, uint64_t from, uint8_t *buf,
+                     size_t len)
+{
+    struct extents it;
+    struct extent e;
+    uint64_t at = from, end = from + len;
+    int error = extents_open(volume, content, from, &it);
+    if (error)
+        return error;
+    int more;
+    while ((more = extents_next(&it, &e)) > 0 && e.offset < end) {
+        uint64_t a = e.offset > at ? e.offset : at;
+        uint64_t b = e.offset + e.len < end ? e.offset + e.len : end;
+        if (a >= b)
+            continue;
+        memset(buf + (at - from), 0, a - at);
+        error = extents_read(volume, content, &e, a, buf + (a - from), b - a);
+        at = b;
+        if (error)
+            break;
+    }
+    extents_close(&it);
+    if (more < 0)
+        return more;
+    memset(buf + (at - from), 0, end - at);
+    return error;
+}
+
+/* Most windows are one extent that begins where the window does: found by its key, without a scan.
+ * The first one that is not hands the rest over. */
+static int read_range(struct volume *volume, uint64_t content, uint64_t from, uint8_t *buf,
+                      size_t len)
+{
+    if (!content) {
+        memset(buf, 0, len);
+        return 0;
+    }
+    while (len) {
+        struct keys_key key;
+        uint32_t skip = (uint32_t)(from % KEYS_WINDOW);
+        size_t n = KEYS_WINDOW - skip < len ? KEYS_WINDOW - skip : len;
+        keys_extent(&key, content, from - skip);
+        ssize_t got = keg_read(volume->keg, keys_bytes(&key), skip, buf, n);
+        if (got < 0 && got != -ENOENT)
+            return (int)got;
+        if (got < 0 || (size_t)got < n)
+            return read_scan(volume, content, from, buf, len);
+        from += n;
+        buf += n;
+        len -= n;
+    }
+    return 0;
+}
+
+/* As mount(8) tells of relatime. */
+static bool atime_is_due(const struct inode *inode, struct timespec now)
+{
+    struct timespec a = inode->atime, m = inode->mtime, c = inode->ctime;
+    return a.tv_sec < m.tv_sec || (a.tv_sec == m.tv_sec && a.tv_nsec <= m.tv_nsec) ||
+           a.tv_sec < c.tv_sec || (a.tv_sec == c.tv_sec && a.tv_nsec <= c.tv_nsec) ||
+           now.tv_sec - a.tv_sec >= DAY;
+}
+
+/* atime is kept in memory until the inode changes; when that fails, it is only an atime. */
+static void touch_atime(struct volume *volume, uint64_t ino)
+{
+    struct inode inode;
+    struct timespec now = volume_now(volume);
+    inodes_lock_one(volume, ino);
+    if (inodes_load(volume, ino, &inode) == 0 && atime_is_due(&inode, now)) {
+        inode.atime = now;
+        (void)!inodes_hold(volume, &inode, true);
+    }
+    inodes_unlock_one(volume, ino);
+}
+
+ssize_t volume_read(struct volume *volume, uint64_t ino, uint64_t offset, void *buf, size_t len)
+{
+    struct inode inode;
+    bool due = false;
+    inodes_lock_shared(volume, ino);
+    int error = load_file(volume, ino, &inode);
+    if (!error && offset >= inode.size)
+        len = 0;
+    else if (!error && len > inode.size - offset)
+        len = (size_t)(inode.size - offset);
+    if (!error && len) {
+        error = volume_error(volume, ino, read_range(volume, inode.content, offset, buf, len));
+        due = volume->flags & VOLUME_RELATIME && !(volume->flags & VOLUME_READONLY) &&
+              atime_is_due(&inode, volume_now(volume));
+    }
+    inodes_unlock_one(volume, ino);
+    if (due && !error)
+        touch_atime(volume, ino);
+    return error ? error : (ssize_t)len;
+}
+
+ssize_t volume_readlink(struct volume *volume, uint64_t ino, char *buf, size_t size)
+{
+    struct inode inode;
+    struct keys_key key;
+    ssize_t n = 0;
+    keys_inode(&key, ino);
+    inodes_lock_shared(volume, ino);
+    int error = inodes_load(volume, ino, &inode);
+    if (!error && !S_ISLNK(inode.mode))
+        error = -EINVAL;
+    if (!error) {
+        n = keg_read(volume->keg, keys_bytes(&key), 0, buf, size);
+        error = n < 0 ? volume_error(volume, ino, (int)n) : 0;
+    }
+    inodes_unlock_one(volume, ino);
+    return error ? error : n;
+}
+
+/* ---- Writing ---- */
+
+void files_kill_suid(struct inode *inode)
+{
+    inode->mode &= ~(uint32_t)S_ISUID;
+    if (inode->mode & S_IXGRP)
+        inode->mode &= ~(uint32_t)S_ISGID;
+}
+
+static int write_locked(struct volume *volume, uint64_t ino, uint64_t offset, const void *buf,
+                        size_t len, unsigned flags)
+{
+    struct inode inode;
+    int error = load_file(volume, ino, &inode);
+    if (!error && offset + len > inode.size)
+        error = files_trim(volume, &inode);
+    if (!error && !inode.content)
+        error = volume_new_id(volume, &inode.content);
+    if (error)
+        return error;
+    struct change change;
+    change_begin(&change, volume);
+    error = extents_write(&change, &inode, offset, buf, len);
+    if (error) {
+        change_drop(&change);
+        return volume_error(volume, ino, error);
+    }
+    if (offset + len > inode.size)
+        inode.size = offset + len;
+    if (flags & VOLUME_KILL_SUID)
+        files_kill_suid(&inode);
+    inode.mtime = inode.ctime = volume_now(volume);
+    change_inode(&change, &inode);
+    return change_commit(&change, 0);
+}
+
+ssize_t volume_write(struct volume *volume, uint64_t ino, uint64_t offset, const void *buf,
+                     size_t len, unsigned flags)
+{
+    if (len > WRITE_MAX)
+        return -EINVAL;
+    if (offset > INT64_MAX || len > INT64_MAX - offset)
+        return -EFBIG;
+    if (len == 0)
+        return 0;
+    inodes_lock_one(volume, ino);
+    int error = write_locked(volume, ino, offset, buf, len, flags);
+    inodes_unlock_one(volume, ino);
+    tend_inline(volume);
+    return error ? error : (ssize_t)len;
+}
+
+/* ---- Data and holes ---- */
+
+/* The first byte of data, or the first that is none, at or behind offset. */
+static int seek_locked(struct volume *volume, const struct inode *inode, uint64_t offset, bool data,
+                       uint64_t *out)
+{
+    struct extents it;
+    struct extent e;
+    *out = data ? inode->size : offset;
+    if (!inode->content)
+        return 0;
+    int error = extents_open(volume, inode->content, offset, &it);
+    if (error)
+        return error;
+    int more;
+    while ((more = extents_next(&it, &e)) > 0) {
+        if (e.offset + e.len <= offset)
+            continue;
+        if (data) {
+            *out = e.offset > offset ? e.offset : offset;
+            break;
+        }
+        if (e.offset > *out)
+            break;
+        *out = e.offset + e.len;
+    }
+    extents_close(&it);
+    if (*out > inode->size)
+        *out = inode->size;
+    return more < 0 ? more : 0;
+}
+
+int volume_seek(struct volume *volume, uint64_t ino, uint64_t offset, int whence, uint64_t *out)
+{
+    struct inode inode;
+    if (whence != SEEK_DATA && whence != SEEK_HOLE)
+        return -EINVAL;
+    inodes_lock_shared(volume, ino);
+    int error = load_file(volume, ino, &inode);
+    if (!error && offset >= inode.size)
+        error = -ENXIO;
+    if (!error)
+        error = volume_error(volume, ino,
+                             seek_locked(volume, &inode, offset, whence == SEEK_DATA, out));
+    if (!error && whence == SEEK_DATA && *out >= inode.size)
+        error = -ENXIO;
+    inodes_unlock_one(volume, ino);
+    return error;
+}

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inodes: their locks, their records in the store, and the table of those that have something in
+ * memory.
+ *
+ * Every inode falls on one of STRIPES locks. Who changes inodes locks all of their stripes
+ * exclusively, in ascending order, from reading the records until the frame is in the store's
+ * index; who reads contents locks shared. So an inode's record in the store can be read, changed
+ * and written without anything else keeping it, and the table has entries only for inodes that
+ * the caller has looked up (the count decides when an unlinked one may go) and for those that are
+ * held: changed in memory and not logged yet, as after a truncation to zero. A cache of inodes
+ * would only repeat the store's index, which is in memory already.
+ *
+ * The table is one open-addressed hash per stripe: 32 bytes a slot, for mounts on which the kernel
+ * knows millions of inodes.
+ */
+#include "volume_internal.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t mix(uint64_t ino)
+{
+    ino *= 0x9e3779b97f4a7c15;
+    return ino ^ ino >> 32;
+}
+
+static uint8_t stripe_of(uint64_t ino)
+{
+    return (uint8_t)(mix(ino) % STRIPES);
+}
+
+static struct stripe *get_stripe(struct volume *volume, uint64_t ino)
+{
+    return &volume->stripes[stripe_of(ino)];
+}
+
+/* ---- Locks ---- */
+
+void inodes_lock(struct volume *volume, struct lockset *set, const uint64_t *inos, unsigned count)
+{
+    set->count = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t stripe = stripe_of(inos[i]);
+        unsigned at = set->count;
+        while (at > 0 && set->stripes[at - 1] > stripe)
+            at--;
+        if (at > 0 && set->stripes[at - 1] == stripe)
+            continue;
+        memmove(set->stripes + at + 1, set->stripes + at, set->count - at);
+        set->stripes[at] = stripe;
+        set->count++;
+    }
+    for (unsigned i = 0; i < set->count; i++)
+        pthread_rwlock_wrlock(&volume->stripes[set->stripes[i]].lock);
+}
+
+void inodes_unlock(struct volume *volume, const struct lockset *set)
+{
+    for (unsigned i = set->count; i > 0; i--)
+        pthread_rwlock_unlock(&volume->stripes[set->stripes[i - 1]].lock);
+}
+
+void inodes_lock_one(struct volume *volume, uint64_t ino)
+{
+    pthread_rwlock_wrlock(&get_stripe(volume, ino)->lock);
+}
+
+void inodes_lock_shared(struct volume *volume, uint64_t ino)
+{
+    pthread_rwlock_rdlock(&get_stripe(volume, ino)->lock);
+}
+
+void inodes_unlock_one(struct volume *volume, uint64_t ino)
+{
+    pthread_rwlock_unlock(&get_stripe(volume, ino)->lock);
+}
+
+int inodes_init(struct volume *volume)
+{
+    pthread_rwlockattr_t attr;
+    int error = pthread_rwlockattr_init(&attr);
+    if (error)
+        return -error;
+    /* Else a file that is always being read could never be written. */
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    for (int i = 0; i < STRIPES; i++) {
+        pthread_rwlock_init(&volume->stripes[i].lock, &attr);
+        pthread_mutex_init(&volume->stripes[i].table_lock, NULL);
+    }
+    pthread_rwlockattr_destroy(&attr);
+    return 0;
+}
+
+void inodes_destroy(struct volume *volume)
+{
+    for (int i = 0; i < STRIPES; i++) {
+        struct stripe *s = &volume->stripes[i];
+        for (size_t k = 0; k < s->capacity; k++)
+            free(s->slots[k].held);
+        free(s->slots);
+        pthread_mutex_destroy(&s->table_lock);
+        pthread_rwlock_destroy(&s->lock);
+    }
+}
+
+/* ---- The table; all under table_lock ---- */
+
+static size_t slot_of(const struct stripe *s, uint64_t ino)
+{
+    return (size_t)(mix(ino) / STRIPES) & (s->capacity - 1);
+}
+
+static struct entry *find_locked(struct stripe *s, uint64_t ino)
+{
+    if (s->used == 0)
+        return NULL;
+    for (size_t i = slot_of(s, ino); s->slots[i].ino; i = (i + 1) & (s->capacity - 1)) {
+        if (s->slots[i].ino == ino)
+            return &s->slots[i];
+    }
+    return NULL;
+}
+
+static struct entry *free_slot(struct stripe *s, uint64_t ino)
+{
+    size_t i = slot_of(s, ino);
+    while (s->slots[i].ino)
+        i = (i + 1) & (s->capacity - 1);
+    return &s->slots[i];
+}
+
+static int resize_locked(struct stripe *s, size_t capacity)
+{
+    struct stripe bigger = {.capacity = capacity};
+    bigger.slots = calloc(capacity, sizeof *bigger.slots);
+    if (!bigger.slots)
+        return -ENOMEM;
+    for (size_t i = 0; i < s->capacity; i++) {
+        if (s->slots[i].ino)
+            *free_slot(&bigger, s->slots[i].ino) = s->slots[i];
+    }
+    free(s->slots);
+    s->slots = bigger.slots;
+    s->capacity = capacity;
+    return 0;
+}
+
+/* Finds or makes the entry; NULL: no memory. */
+static struct entry *get_locked(struct stripe *s, uint64_t ino)
+{
+    struct entry *e = find_locked(s, ino);
+    if (e)
+        return e;
+    if (s->used * 4 >= s->capacity * 3 && resize_locked(s, s->capacity ? s->capacity * 2 : 8) < 0)
+        return NULL;
+    e = free_slot(s, ino);
+    *e = (struct entry){.ino = ino};
+    s->used++;
+    return e;
+}
+
+/* Frees the entry if nothing is left to be known, and closes the gap that it leaves. */
+static void drop_locked(struct stripe *s, struct entry *e)
+{
+    if (e->lookups || e->held)
+        return;
+    size_t gap = (size_t)(e - s->slots), mask = s->capacity - 1;
+    for (size_t i = (gap + 1) & mask; s->slots[i].ino; i = (i + 1) & mask) {
+        size_t home = slot_of(s, s->slots[i].ino);
+        if (((i - home) & mask) >= ((i - gap) & mask)) {
+            s->slots[gap] = s->slots[i];
+            gap = i;
+        }
+    }
+    s->slots[gap].ino = 0;
+    s->used--;
+    if (s->capacity > 64 && s->used * 8 < s->capacity)
+        (void)!resize_locked(s, s->capacity / 2); /* a big one does no harm */
+}
+
+/* ---- Records ---- */
+
+int inodes_load(struct volume *volume, uint64_t ino, struct inode *inode)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = find_locked(s, ino);
+    struct held *held = e ? e->held : NULL;
+    pthread_mutex_unlock(&s->table_lock);
+    if (held) {
+        *inode = held->inode;
+        return 0;
+    }
+    struct keys_key key;
+    struct keg_info info;
+    keys_inode(&key, ino);
+    int error = keg_get(volume->keg, keys_bytes(&key), &info);
+    if (error)
+        return volume_error(volume, ino, error);
+    error = keys_inode_decode((struct keg_bytes){info.meta, info.meta_len}, inode);
+    inode->ino = ino;
+    return volume_error(volume, ino, error);
+}
+
+int inodes_load_dir(struct volume *volume, uint64_t ino, struct inode *inode)
+{
+    int error = inodes_load(volume, ino, inode);
+    if (error)
+        return error;
+    if (!S_ISDIR(inode->mode))
+        return -ENOTDIR;
+    return inode->nlink ? 0 : -ENOENT;
+}
+
+/* ---- What is held ---- */
+
+static void link_held(struct volume *volume, struct held *held)
+{
+    struct held_list *list = &volume->held[held->lazy];
+    pthread_mutex_lock(&volume->tend_lock);
+    held->next = NULL;
+    held->prev = list->last;
+    *(held->prev ? &held->prev->next : &list->first) = held;
+    list->last = held;
+    if (list->count++ == 0 && !held->lazy)
+        pthread_cond_signal(&volume->tend_wake);
+    pthread_mutex_unlock(&volume->tend_lock);
+}
+
+static void unlink_held(struct volume *volume, struct held *held)
+{
+    struct held_list *list = &volume->held[held->lazy];
+    pthread_mutex_lock(&volume->tend_lock);
+    *(held->prev ? &held->prev->next : &list->first) = held->next;
+    *(held->next ? &held->next->prev : &list->last) = held->prev;
+    list->count--;
+    pthread_mutex_unlock(&volume->tend_lock);
+}
+
+int inodes_hold(struct volume *volume, const struct inode *inode, bool lazy)
+{
+    struct stripe *s = get_stripe(volume, inode->ino);
+    struct held *made = malloc(sizeof *made);
+    if (!made)
+        return -ENOMEM;
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = get_locked(s, inode->ino);
+    struct held *old = e ? e->held : NULL;
+    if (e)
+        e->held = made;
+    pthread_mutex_unlock(&s->table_lock);
+    if (!e) {
+        free(made);
+        return -ENOMEM;
+    }
+    made->inode = *inode;
+    made->lazy = lazy && (!old || old->lazy);
+    if (old)
+        unlink_held(volume, old);
+    free(old);
+    link_held(volume, made);
+    return 0;
+}
+
+void inodes_logged(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = find_locked(s, ino);
+    struct held *held = e ? e->held : NULL;
+    if (held) {
+        e->held = NULL;
+        drop_locked(s, e);
+    }
+    pthread_mutex_unlock(&s->table_lock);
+    if (held)
+        unlink_held(volume, held);
+    free(held);
+}
+
+bool inodes_is_held(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    const struct entry *e = find_locked(s, ino);
+    bool held = e && e->held;
+    pthread_mutex_unlock(&s->table_lock);
+    return held;
+}
+
+uint64_t inodes_first_held(struct volume *volume, bool lazy, size_t *count)
+{
+    pthread_mutex_lock(&volume->tend_lock);
+    const struct held_list *list = &volume->held[lazy];
+    uint64_t ino = list->first ? list->first->inode.ino : 0;
+    *count = list->count;
+    pthread_mutex_unlock(&volume->tend_lock);
+    return ino;
+}
+
+/* ---- Lookups ---- */
+
+int inodes_count_lookup(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = get_locked(s, ino);
+    if (e)
+        e->lookups++;
+    pthread_mutex_unlock(&s->table_lock);
+    return e ? 0 : -ENOMEM;
+}
+
+uint64_t inodes_lookups(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    const struct entry *e = find_locked(s, ino);
+    uint64_t lookups = e ? e->lookups : 0;
+    pthread_mutex_unlock(&s->table_lock);
+    return lookups;
+}
+
+void inodes_unlinked(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = find_locked(s, ino);
+    bool now = !e || !e->lookups;
+    if (e)
+        e->unlinked = true;
+    pthread_mutex_unlock(&s->table_lock);
+    if (now)
+        tend_add(volume, WORK_INODE, ino);
+}
+
+void volume_forget(struct volume *volume, uint64_t ino, uint64_t n)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    bool unlinked = false, held = false;
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = find_locked(s, ino);
+    if (e && e->lookups) {
+        e->lookups = n < e->lookups ? e->lookups - n : 0;
+        unlinked = e->unlinked && !e->lookups;
+        held = e->held && !e->lookups;
+        drop_locked(s, e);
+    }
+    pthread_mutex_unlock(&s->table_lock);
+    if (unlinked)
+        tend_add(volume, WORK_INODE, ino);
+    else if (held)
+        tend_add(volume, WORK_FLUSH, ino);
+    if (unlinked || held)
+        tend_inline(volume);
+}
+
+void inodes_attr(const struct inode *inode, struct volume_attr *attr)
+{
+    *attr = (struct volume_attr){
+        .ino = inode->ino,
+        .size = inode->size,
+        .bytes = inode->bytes,
+        .rdev = inode->rdev,
+        .mode = inode->mode,
+        .nlink = inode->nlink,
+        .uid = inode->uid,
+        .gid = inode->gid,
+        .atime = inode->atime,
+        .mtime = inode->mtime,
+        .ctime = inode->ctime,
+        .btime = inode->btime,
+        .has_xattrs = inode->flags & INODE_HAS_XATTRS,
+    };
+}

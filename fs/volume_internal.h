@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files behind volume.h share. DESIGN.md tells how they fit together.
+ *
+ * Lock order: rename_lock, reclaim_lock or count_lock, never two of them; then stripes in ascending
+ * order; then any one of table_lock, tend_lock and id_lock, under which only the store's own locks
+ * are taken.
+ */
+#ifndef VOLUME_INTERNAL_H
+#define VOLUME_INTERNAL_H
+
+#include "keys.h"
+#include "volume.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    STRIPES = 256,
+    IDS_RESERVED = 65536,           /* at a time */
+    RECLAIM_MAX = 4096,             /* records of one frame when space is reclaimed */
+    RECLAIM_FULL = RECLAIM_MAX - 8, /* from here on, what is left is for inode and orphan keys */
+    LOCK_MAX = 64,                  /* inodes that one operation locks */
+    WRITE_MAX = 16 << 20,           /* bytes of one write */
+    WINDOW_PIECES = 16,             /* extents in a window before they are merged */
+    XATTR_VALUE_MAX = 64 << 10,     /* bytes */
+    DIRENT_SIZE = 32,               /* what an entry adds to the size of its directory */
+};
+
+/* What is known of an inode in memory and not in the store (yet). */
+struct held {
+    struct inode inode;
+    bool lazy;                /* only its atime; it can wait for the next change */
+    struct held *prev, *next; /* in its list, under tend_lock */
+};
+/* Oldest first, so that who flushes as many as there were has flushed all that there were. */
+struct held_list {
+    struct held *first, *last;
+    size_t count;
+};
+
+/* An inode that somebody has looked up, or that is held. */
+struct entry {
+    uint64_t ino; /* 0: the slot is free */
+    uint64_t lookups;
+    struct held *held; /* its contents change under the stripe's lock, held exclusively */
+    bool unlinked;     /* has no name: to be reclaimed when lookups is 0 */
+};
+
+struct stripe {
+    pthread_rwlock_t lock;      /* the records of the inodes that fall on it */
+    pthread_mutex_t table_lock; /* what follows */
+    struct entry *slots;        /* open addressing; capacity is 0 or a power of 2 */
+    size_t used, capacity;
+};
+
+enum work_kind {
+    WORK_INODE,   /* reclaim an inode that has no name and no lookups */
+    WORK_CONTENT, /* reclaim contents that no inode points to */
+    WORK_TAIL,    /* reclaim what is behind an inode's size */
+    WORK_FLUSH,   /* log what is held of an inode */
+};
+struct work {
+    enum work_kind kind;
+    uint64_t id;
+};
+
+struct volume {
+    struct keg *keg;
+    unsigned flags;
+    keg_log_fn *log;
+    void *log_arg;
+    struct timespec (*now)(void *arg);
+    void *now_arg;
+    unsigned hold_ms;
+    uint64_t hash_mask; /* all ones; tests make names fall together */
+    uint8_t secret[KEYS_SECRET_SIZE];
+    struct stripe stripes[STRIPES];
+
+    pthread_mutex_t rename_lock; /* which directory is whose child, while one of them moves */
+
+    pthread_mutex_t id_lock;
+    uint64_t next_id, id_limit; /* ids up to the limit are reserved; under id_lock */
+
+    pthread_mutex_t tend_lock; /* what follows */
+    struct work *work;         /* a ring */
+    size_t work_at, work_count, work_capacity;
+    struct held_list held[2]; /* [1]: the lazy ones */
+    bool stop;
+    pthread_cond_t tend_wake;
+    pthread_t tender;
+    bool has_tender; /* set while opening only */
+
+    pthread_mutex_t reclaim_lock; /* one thread reclaims at a time */
+    pthread_mutex_t count_lock;
+    bool counted;                /* under count_lock */
+    atomic_int_least64_t inodes; /* in use, if counted; else how many came less those that went */
+};
+
+/* ---- volume.c ---- */
+
+struct timespec volume_now(struct volume *volume);
+/* A new inode number or content id, never used before. */
+KEG_CHECKED int volume_new_id(struct volume *volume, uint64_t *id);
+/* A line for the log callback. */
+void volume_log(struct volume *volume, enum keg_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Damage met in what belongs to ino is logged and becomes -EIO; other errors stay. */
+KEG_CHECKED int volume_error(struct volume *volume, uint64_t ino, int error);
+bool volume_names_ok(struct keg_bytes name, int *error);
+
+/* ---- inodes.c: locks, the table in memory, records ---- */
+
+struct lockset {
+    unsigned count;
+    uint8_t stripes[LOCK_MAX]; /* ascending, each once */
+};
+void inodes_lock(struct volume *volume, struct lockset *set, const uint64_t *inos, unsigned count);
+void inodes_unlock(struct volume *volume, const struct lockset *set);
+void inodes_lock_one(struct volume *volume, uint64_t ino);
+void inodes_lock_shared(struct volume *volume, uint64_t ino);
+void inodes_unlock_one(struct volume *volume, uint64_t ino);
+
+KEG_CHECKED int inodes_init(struct volume *volume);
+void inodes_destroy(struct volume *volume);
+
+/* The inode as it is now: what is held of it, else its record. The stripe is locked. -ENOENT. */
+KEG_CHECKED int inodes_load(struct volume *volume, uint64_t ino, struct inode *inode);
+/* The same for a directory that has not been removed: -ENOTDIR, -ENOENT. */
+KEG_CHECKED int inodes_load_dir(struct volume *volume, uint64_t ino, struct inode *inode);
+/* Keeps the inode as it is in memory until it is logged. The stripe is locked exclusively. */
+KEG_CHECKED int inodes_hold(struct volume *volume, const struct inode *inode, bool lazy);
+/* The inode was logged: nothing of it is held any more. The stripe is locked exclusively. */
+void inodes_logged(struct volume *volume, uint64_t ino);
+bool inodes_is_held(struct volume *volume, uint64_t ino);
+/* The inode that has been held longest, of the lazy ones or of the others; 0: none. *count: how
+ * many there are. */
+uint64_t inodes_first_held(struct volume *volume, bool lazy, size_t *count);
+
+KEG_CHECKED int inodes_count_lookup(struct volume *volume, uint64_t ino);
+uint64_t inodes_lookups(struct volume *volume, uint64_t ino);
+/* The inode has lost its last name. The stripe is locked exclusively. */
+void inodes_unlinked(struct volume *volume, uint64_t ino);
+void inodes_attr(const struct inode *inode, struct volume_attr *attr);
+
+/* ---- change.c: what one operation logs ---- */
+
+struct chunk;
+enum { CHANGE_NOTES = 12, CHANGE_ROOM = 1024 };
+/*
+ * A frame under construction. Errors stick: the first is returned by change_commit, so that what
+ * comes before it need not be checked call by call. change_commit (or change_drop) frees it.
+ */
+struct change {
+    struct volume *volume;
+    struct keg_batch batch;
+    int error;
+    unsigned notes;
+    struct {
+        enum { NOTE_LOGGED, NOTE_UNLINKED, NOTE_WORK } kind;
+        struct work work;
+    } note[CHANGE_NOTES]; /* to be done when it is committed */
+    struct chunk *chunks;
+    size_t room_used;
+    uint8_t room[CHANGE_ROOM];
+};
+void change_begin(struct change *change, struct volume *volume);
+/* Memory that lasts as long as the frame; NULL: it failed, and the frame with it. */
+void *change_alloc(struct change *change, size_t len);
+void change_fail(struct change *change, int error);
+void change_put(struct change *change, const struct keys_key *key, struct keg_bytes meta,
+                struct keg_bytes value);
+void change_delete(struct change *change, const struct keys_key *key);
+/* The inode as it is now, and an orphan key for its stale contents. Locked exclusively. */
+void change_inode(struct change *change, const struct inode *inode);
+void change_new_inode(struct change *change, const struct inode *inode, struct keg_bytes target);
+void change_name(struct change *change, uint64_t dir, struct keg_bytes name, uint64_t ino,
+                 uint32_t mode);
+void change_unname(struct change *change, uint64_t dir, struct keg_bytes name);
+void change_orphan(struct change *change, enum keys_orphan orphan, uint64_t id);
+void change_unorphan(struct change *change, enum keys_orphan orphan, uint64_t id);
+/* Deletes every key with this prefix, as far as the frame stays within RECLAIM_MAX records.
+ * Returns whether that was all of them. */
+bool change_delete_all(struct change *change, enum keys_kind kind, uint64_t id);
+KEG_CHECKED int change_commit(struct change *change, unsigned flags);
+void change_drop(struct change *change);
+
+/* ---- dirs.c ---- */
+
+void dirs_key(const struct volume *volume, uint64_t dir, struct keg_bytes name,
+              struct keys_key *key);
+/* What a name stands for. -ENOENT. */
+KEG_CHECKED int dirs_find(struct volume *volume, uint64_t dir, struct keg_bytes name, uint64_t *ino,
+                          uint32_t *type);
+/* A name of dir came (1), went (-1) or changed (0), at `now`. */
+void dirs_touch(struct inode *dir, int entries, struct timespec now);
+/* 0, -ENOTEMPTY, or another error. */
+KEG_CHECKED int dirs_empty(struct volume *volume, uint64_t dir);
+/* A new inode in memory, without a name. */
+void dirs_new_inode(struct inode *inode, uint64_t ino, const struct inode *dir,
+                    const struct volume_new *new, struct timespec now);
+
+/* ---- extents.c: one file's contents ---- */
+
+struct extent {
+    uint64_t offset;
+    uint32_t len; /* bytes */
+};
+struct extents {
+    struct keg_iter *iter;
+};
+/* All extents that end behind `from`, and perhaps some before it in the same window, in order. */
+KEG_CHECKED int extents_open(struct volume *volume, uint64_t content, uint64_t from,
+                             struct extents *it);
+/* 1: *extent is the next; 0: no more; or an error. */
+KEG_CHECKED int extents_next(struct extents *it, struct extent *extent);
+void extents_close(struct extents *it);
+/* Reads exactly bytes [from, from + len) of the file, which lie in the extent. */
+KEG_CHECKED int extents_read(struct volume *volume, uint64_t content, const struct extent *extent,
+                             uint64_t from, void *buf, size_t len);
+/* Which pieces [*first, *last) of a window a write of [from, to) takes in: those it overlaps, and
+ * more when there would be too many. Pure. */
+void extents_plan(const struct extent *pieces, size_t count, uint64_t from, uint64_t to,
+                  size_t *first, size_t *last);
+/* Adds to the frame what writing does, and changes bytes (not size) of the inode. The data must
+ * last as long as the frame. inode->content is set. */
+KEG_CHECKED int extents_write(struct change *change, struct inode *inode, uint64_t offset,
+                              const void *data, size_t len);
+/* Adds to the frame what making [from, to) a hole does, up to RECLAIM_MAX records; *next is how far
+ * it came, `to` if all was done. Changes bytes of the inode. */
+KEG_CHECKED int extents_punch(struct change *change, struct inode *inode, uint64_t from,
+                              uint64_t to, uint64_t *next);
+
+/* ---- files.c ---- */
+
+/* Adds to the frame what making the file smaller does. */
+KEG_CHECKED int files_shrink(struct change *change, struct inode *inode, uint64_t size);
+/* Sees to it that nothing is behind the size, so that it may grow. May commit frames. */
+KEG_CHECKED int files_trim(struct volume *volume, struct inode *inode);
+void files_kill_suid(struct inode *inode);
+
+/* ---- orphans.c, tend.c: what is done later ---- */
+
+/* Puts what the orphan keys list into the queue. */
+KEG_CHECKED int orphans_scan(struct volume *volume);
+/* Does a part of the work, 1..LOCK_MAX pieces; *done of them, from the first on, need no more. */
+KEG_CHECKED int orphans_reclaim(struct volume *volume, const struct work *work, size_t count,
+                                size_t *done);
+
+KEG_CHECKED int tend_init(struct volume *volume);
+KEG_CHECKED int tend_start(struct volume *volume);
+void tend_stop(struct volume *volume);
+void tend_destroy(struct volume *volume);
+/* To be done later. If memory is short it is dropped: the orphan key keeps it for the next open. */
+void tend_add(struct volume *volume, enum work_kind kind, uint64_t id);
+/* Works through the queue. */
+KEG_CHECKED int tend_run(struct volume *volume);
+/* The same, at the end of a call, in a volume without a thread. */
+void tend_inline(struct volume *volume);
+/* Logs what is held of ino. -ENOENT is no error. */
+KEG_CHECKED int tend_flush(struct volume *volume, uint64_t ino);
+KEG_CHECKED int tend_flush_all(struct volume *volume, bool lazy);
+
+/* ---- paths.c ---- */
+
+/* A path of an inode, found by searching names; slow. -ENOENT, -ENAMETOOLONG. */
+KEG_CHECKED int paths_of(struct volume *volume, uint64_t ino, char *buf, size_t size);
+
+#endif
