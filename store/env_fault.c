@@ -239,11 +239,10 @@ static int fault_seal(struct keg_file *f, uint64_t length)
         return -EINVAL;
     pthread_mutex_lock(&env->mutex);
     outcome = judge(env, false, &rc);
-    if (does_it(env, outcome)) {
+    if (does_it(env, outcome))
         cut = faultdisk_truncate(&env->disk, file->node, length);
-        if (!cut)
-            sync_as(file, outcome);
-    }
+    if (!cut)
+        sync_as(file, outcome);
     pthread_mutex_unlock(&env->mutex);
     return rc ? rc : cut;
 }

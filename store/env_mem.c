@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct mem_node {
     struct mem_node *next; /* in the directory */
@@ -346,8 +345,7 @@ static int mem_lock(struct keg_env *e, const char *owner)
     pthread_mutex_lock(&env->mutex);
     if (!env->locked) {
         env->locked = true;
-        snprintf(env->owner, sizeof env->owner, "%ld %.*s", (long)getpid(),
-                 (int)strcspn(name, "\n"), name);
+        snprintf(env->owner, sizeof env->owner, "1 %.*s", (int)strcspn(name, "\n"), name);
         rc = 0;
     }
     pthread_mutex_unlock(&env->mutex);
