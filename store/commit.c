@@ -25,6 +25,7 @@
 #include "commit.h"
 #include "frame.h"
 #include "hints.h"
+#include "roll.h"
 #include "segment.h"
 #include "tender.h"
 #include <errno.h>
@@ -117,130 +118,7 @@ static void dequeue(struct keg *keg, struct waiter *leader, struct waiter *last)
     pthread_mutex_unlock(&keg->commit_lock);
 }
 
-/* ---- Rolling ---- */
-
-/* A segment that is new in the table and on disk, and not yet in the manifest. */
-static int make_active(struct keg *keg, struct segment *old, struct segment **out)
-{
-    struct format_segment header = {.kind = FORMAT_LOG,
-                                    .id = keg->next_segment,
-                                    .predecessor = old ? old->id : 0,
-                                    .last_sequence = keg->next_sequence - 1};
-    struct keg_file *file;
-    struct segment *segment;
-    int err = segment_member_room(keg, 1);
-
-    if (err)
-        return err;
-    memcpy(header.store, keg->id, sizeof header.store);
-    err = segment_add(keg, header.id, FORMAT_LOG, &segment);
-    if (err)
-        return err;
-    keg->next_segment++;
-    err = segment_create(keg, &header, &file);
-    if (err) {
-        segment_retire(keg, segment, false);
-        return err;
-    }
-    segment_pin(keg, segment, file);
-    atomic_store(&segment->length, FORMAT_SEGMENT_SIZE);
-    segment->durable = FORMAT_SEGMENT_SIZE;
-    *out = segment;
-    return 0;
-}
-
-/* Footer, and the segment's end made durable. */
-static int seal_file(struct keg *keg, struct segment *segment)
-{
-    int err = segment_write_footer(keg, segment, segment->file);
-
-    if (err && err != -ENOSPC && err != -EDQUOT)
-        keg_poison(keg, "sealing", segment->id, err);
-    return err;
-}
-
-/* The manifest with `old` sealed and `new` in it. manifest_lock held. */
-static int publish_roll(struct keg *keg, struct segment *old, struct segment *new)
-{
-    uint64_t length = atomic_load(&old->length);
-    int err;
-
-    old->sealed = true;
-    atomic_store(&old->length, length + FORMAT_FOOTER_SIZE);
-    segment_member_add_locked(keg, new);
-    err = segment_publish_locked(keg);
-    if (err) {
-        segment_member_drop_locked(keg, new);
-        old->sealed = false;
-        atomic_store(&old->length, length);
-    }
-    return err;
-}
-
-/* Makes `new` the active segment; all before it is durable. */
-static void switch_active(struct keg *keg, struct segment *new)
-{
-    pthread_mutex_lock(&keg->sync_lock);
-    keg->active = new;
-    keg->durable = keg->appended;
-    pthread_cond_broadcast(&keg->synced);
-    pthread_mutex_unlock(&keg->sync_lock);
-}
-
-/*
- * Seals the active segment and begins the next. What fails before the manifest is published leaves
- * everything as it was: a footer that is not in the manifest is overwritten by the next frame.
- */
-static int roll(struct keg *keg)
-{
-    struct segment *old = keg->active, *new;
-    int err;
-
-    pthread_mutex_lock(&keg->manifest_lock);
-    err = make_active(keg, old, &new);
-    if (!err) {
-        err = seal_file(keg, old);
-        if (!err)
-            err = publish_roll(keg, old, new);
-        if (err)
-            segment_retire(keg, new, !atomic_load(&keg->poisoned));
-    }
-    pthread_mutex_unlock(&keg->manifest_lock);
-    if (err)
-        return err;
-    atomic_fetch_add(&keg->data_bytes, atomic_load(&old->length));
-    switch_active(keg, new);
-    segment_unpin(keg, old);
-    tender_kick(keg);
-    return 0;
-}
-
-int commit_begin(struct keg *keg)
-{
-    struct segment *segment, *previous = NULL;
-    int err;
-
-    pthread_mutex_lock(&keg->manifest_lock);
-    for (size_t i = 0; i < keg->member_count; i++) {
-        struct segment *member = keg->members[i];
-
-        if (member->kind == FORMAT_LOG && (!previous || member->id > previous->id))
-            previous = member;
-    }
-    err = make_active(keg, previous, &segment);
-    if (!err) {
-        segment_member_add_locked(keg, segment);
-        err = segment_publish_locked(keg);
-        if (err) {
-            segment_member_drop_locked(keg, segment);
-            segment_retire(keg, segment, true);
-        }
-    }
-    pthread_mutex_unlock(&keg->manifest_lock);
-    if (!err)
-        switch_active(keg, segment);
-    return err;
-}
+/* ---- Rolling on demand ---- */
 
 int commit_roll(struct keg *keg)
 {
@@ -253,7 +131,7 @@ int commit_roll(struct keg *keg)
         self.result = keg_writable(keg);
         if (!self.result && atomic_load(&keg->active->length) > FORMAT_SEGMENT_SIZE) {
             sealed = keg->active;
-            self.result = roll(keg);
+            self.result = roll_active(keg);
         }
         dequeue(keg, &self, &self);
     }
@@ -298,7 +176,7 @@ static int make_place(struct keg *keg, uint64_t bytes, unsigned flags)
 
     if (length == FORMAT_SEGMENT_SIZE || length + bytes + FORMAT_FOOTER_SIZE <= keg->segment_size)
         return 0;
-    err = roll(keg);
+    err = roll_active(keg);
     if (err == -ENOSPC && (flags & KEG_FREEING) && length < OVERSTAY * keg->segment_size)
         return 0;
     return err;

@@ -14,7 +14,4 @@ KEG_CHECKED int commit_sync(struct keg *keg);
 /* Seals the active segment, if it has frames, and begins the next. */
 KEG_CHECKED int commit_roll(struct keg *keg);
 
-/* Begins the first active segment of an opened store, before any thread uses it. */
-KEG_CHECKED int commit_begin(struct keg *keg);
-
 #endif

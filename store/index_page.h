@@ -9,7 +9,7 @@
 #include "index_leaf.h"
 
 enum {
-    INDEX_PAGE_SIZE = 4096, /* bytes */
+    INDEX_PAGE_SIZE = 4080, /* with the allocator's own word just under 4 KiB */
     INDEX_PAGE_SCRATCH = 2 * INDEX_PAGE_SIZE,
     INDEX_PAGE_BODY_MAX = 5 + KEG_KEY_MAX + INDEX_LEAF_MAX, /* bytes */
 };

@@ -13,9 +13,9 @@
  * store opens read-only and says so, and changes nothing on disk.
  */
 #include "recover.h"
-#include "commit.h"
 #include "hintfile.h"
 #include "manifest.h"
+#include "roll.h"
 #include "scan.h"
 #include "segment.h"
 #include <errno.h>
@@ -417,5 +417,5 @@ int recover_store(struct keg *keg)
     err = env_list(keg->env, remove_stray, keg);
     if (err)
         return err;
-    return continued ? 0 : commit_begin(keg);
+    return continued ? 0 : roll_begin(keg);
 }
