@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+#include "check.h"
+#include "report.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * keg_check calls back while it reads, perhaps with locks held, so the keys are only copied then
+ * and are turned into paths when it has ended.
+ */
+struct collector {
+    struct check_result *result;
+    struct key {
+        void *data;
+        size_t len;
+    } * keys; /* one for each kept finding of the store */
+    size_t room;
+    bool no_memory;
+    keg_progress_fn *progress; /* the caller's; may be NULL */
+    void *progress_arg;
+};
+
+static bool pass_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct collector *c = arg;
+    return c->progress && c->progress(c->progress_arg, done, total);
+}
+
+static struct check_finding *add(struct collector *c)
+{
+    struct check_result *r = c->result;
+    r->total++;
+    if (r->kept >= CHECK_KEPT)
+        return NULL;
+    if (r->kept == c->room) {
+        size_t room = c->room ? c->room * 2 : 64;
+        struct check_finding *f = realloc(r->findings, room * sizeof *f);
+        if (f)
+            r->findings = f;
+        struct key *k = realloc(c->keys, room * sizeof *k);
+        if (k)
+            c->keys = k;
+        if (!f || !k) {
+            c->no_memory = true;
+            return NULL;
+        }
+        c->room = room;
+    }
+    c->keys[r->kept] = (struct key){0};
+    r->findings[r->kept] = (struct check_finding){0};
+    return &r->findings[r->kept++];
+}
+
+static void found_in_store(void *arg, const struct keg_finding *f)
+{
+    struct collector *c = arg;
+    struct check_finding *mine = add(c);
+    if (!mine)
+        return;
+    struct key *key = &c->keys[c->result->kept - 1];
+    *mine = (struct check_finding){.segment = f->segment,
+                                   .offset = f->offset,
+                                   .in_store = true,
+                                   .live = f->live,
+                                   .text = strdup(f->text)};
+    if (f->key.len && (key->data = malloc(f->key.len))) {
+        memcpy(key->data, f->key.data, f->key.len);
+        key->len = f->key.len;
+    }
+    if (!mine->text || (f->key.len && !key->data))
+        c->no_memory = true;
+}
+
+static void found_in_tree(void *arg, const char *text)
+{
+    struct collector *c = arg;
+    struct check_finding *mine = add(c);
+    if (!mine)
+        return;
+    mine->live = true;
+    mine->text = strdup(text);
+    if (!mine->text)
+        c->no_memory = true;
+}
+
+static void describe(struct collector *c, struct volume *volume)
+{
+    static const char unknown[] = "(no name)";
+    char path[PATH_MAX * 2];
+    for (size_t i = 0; i < c->result->kept; i++) {
+        if (!c->keys[i].len)
+            continue;
+        strcpy(path, unknown);
+        int err = volume_describe(volume, (struct keg_bytes){c->keys[i].data, c->keys[i].len}, path,
+                                  sizeof path);
+        if (err && err != -ENOENT)
+            strcpy(path, unknown);
+        c->result->findings[i].path = strdup(path);
+    }
+}
+
+int check_run(struct keg *keg, struct volume *volume, keg_progress_fn *progress, void *arg,
+              struct check_result *result)
+{
+    *result = (struct check_result){0};
+    struct collector c = {.result = result, .progress = progress, .progress_arg = arg};
+    ssize_t n = keg_check(keg, found_in_store, pass_progress, &c);
+    if (n >= 0)
+        describe(&c, volume);
+    for (size_t i = 0; i < result->kept; i++)
+        free(c.keys[i].data);
+    if (n >= 0)
+        n = volume_check(volume, found_in_tree, &c);
+    free(c.keys);
+    return n < 0 ? (int)n : c.no_memory ? -ENOMEM : 0;
+}
+
+void check_free(struct check_result *result)
+{
+    for (size_t i = 0; i < result->kept; i++) {
+        free(result->findings[i].text);
+        free(result->findings[i].path);
+    }
+    free(result->findings);
+    *result = (struct check_result){0};
+}
+
+void check_print(const struct check_result *r, FILE *out)
+{
+    for (size_t i = 0; i < r->kept; i++) {
+        const struct check_finding *f = &r->findings[i];
+        fprintf(out, "%s%s%s", f->path ? f->path : "", f->path ? ": " : "",
+                f->text ? f->text : "?");
+        if (f->in_store)
+            fprintf(out, " (segment %" PRIu64 ", offset %" PRIu64 "%s)", f->segment, f->offset,
+                    f->live ? "" : ", nothing live");
+        putc('\n', out);
+    }
+    if (r->total > r->kept)
+        fprintf(out, "... and %" PRIu64 " more\n", r->total - r->kept);
+    if (r->total)
+        fprintf(out, "%" PRIu64 " finding%s\n", r->total, r->total == 1 ? "" : "s");
+    else
+        fputs("sound\n", out);
+}
+
+void check_print_json(const struct check_result *r, FILE *out)
+{
+    fprintf(out, "{\"total\": %" PRIu64 ", \"findings\": [", r->total);
+    for (size_t i = 0; i < r->kept; i++) {
+        const struct check_finding *f = &r->findings[i];
+        fprintf(out, "%s\n  {\"text\": ", i ? "," : "");
+        report_json_string(out, f->text ? f->text : "?");
+        fputs(", \"path\": ", out);
+        if (f->path)
+            report_json_string(out, f->path);
+        else
+            fputs("null", out);
+        if (f->in_store)
+            fprintf(out, ", \"segment\": %" PRIu64 ", \"offset\": %" PRIu64, f->segment, f->offset);
+        fprintf(out, ", \"live\": %s}", f->live ? "true" : "false");
+    }
+    fputs("]}\n", out);
+}

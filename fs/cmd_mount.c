@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/* The commands mount and umount. */
+#include "commands.h"
+#include "control.h"
+#include "mount.h"
+#include "mounts.h"
+#include "openstore.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+int commands_mount(const struct commands_entry *self, int argc, char **argv)
+{
+    struct mount_options options;
+    bool help = false;
+    int c;
+    mount_options_init(&options);
+    opterr = 0;
+    /* mount(8) may give -n, -s, -v, -r, -w and -t TYPE, too. */
+    while ((c = getopt(argc, argv, "o:fhnsvrwt:-:")) != -1) {
+        if (c == 'f')
+            options.foreground = true;
+        else if (c == 'r')
+            options.readonly = true;
+        else if (c == 'h' || (c == '-' && !strcmp(optarg, "help")))
+            help = true;
+        else if (c == 'o' && !mount_options_parse(&options, optarg))
+            return COMMANDS_USAGE;
+        else if (c == '?' || c == '-')
+            return commands_wrong(self, "unknown option");
+    }
+    if (help) {
+        printf("usage: kegfs %s %s\n%s", self->name, self->usage, self->help);
+        return commands_flush() ? COMMANDS_FAILED : COMMANDS_OK;
+    }
+    if (argc - optind != 2)
+        return commands_wrong(self, "needs a store and a mountpoint");
+    options.store = argv[optind];
+    options.mountpoint = argv[optind + 1];
+    return mount_run(&options);
+}
+
+/* An error of the disk can still be told now; the daemon alone sees one at its end. */
+static int sync_mount(const char *point)
+{
+    char path[PATH_MAX + 32];
+    (void)snprintf(path, sizeof path, "%s/" CONTROL_NAME "/control", point);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0; /* dead, or another user's: then it is not for us to say */
+    int err = write(fd, "sync", 4) < 0 ? -errno : 0;
+    close(fd);
+    return err == -EROFS ? 0 : err;
+}
+
+/* Waits until process pid, which served the mount, lets go of the store. */
+static int wait_free(const char *store, long pid)
+{
+    const struct timespec step = {.tv_nsec = 5 * 1000000};
+    struct keg_env *env;
+    char holder[PATH_MAX + 64];
+    if (!pid)
+        return 0;
+    int err = keg_env_posix(store, false, &env);
+    if (err)
+        return err;
+    for (int steps = 0; !(err = keg_holder(env, holder, sizeof holder)); steps++) {
+        if (openstore_pid(holder) != pid)
+            break; /* mounted again */
+        if (steps == 2000)
+            log_info("process %ld is still writing to %s: waiting", pid, store);
+        nanosleep(&step, NULL);
+    }
+    keg_env_free(env);
+    return err == -ENOENT ? 0 : err;
+}
+
+/* The process that serves the store at point; 0: none does. */
+static long server_of(const char *store, const char *point)
+{
+    struct keg_env *env;
+    char holder[PATH_MAX + 64];
+    long pid = 0;
+    if (keg_env_posix(store, false, &env))
+        return 0;
+    if (!keg_holder(env, holder, sizeof holder) && !strcmp(openstore_owner(holder), point))
+        pid = openstore_pid(holder);
+    keg_env_free(env);
+    return pid;
+}
+
+static int umount_at(const char *point, const char *store)
+{
+    long pid = server_of(store, point);
+    int synced = sync_mount(point);
+    int err = mounts_unmount(point, false);
+    if (err == -EBUSY) {
+        log_error("busy: %s: close the files and leave the directories below it (\"fuser -vm %s\" "
+                  "names the processes)",
+                  point, point);
+        return COMMANDS_FAILED;
+    }
+    if (err) {
+        log_error("cannot unmount %s: %s%s", point, strerror(-err),
+                  err == -ENOSYS ? "; fusermount3 is not installed" : "");
+        return COMMANDS_FAILED;
+    }
+    err = wait_free(store, pid);
+    if (err)
+        log_error("unmounted, but cannot see whether the store is free: %s: %s", store,
+                  strerror(-err));
+    if (synced)
+        log_error("unmounted, but not everything is durable: %s: %s; see the system's log", store,
+                  strerror(-synced));
+    return err || synced ? COMMANDS_FAILED : COMMANDS_OK;
+}
+
+int commands_umount(const struct commands_entry *self, int argc, char **argv)
+{
+    struct commands_options options = {.letters = "", .min = 1, .max = 1};
+    char point[PATH_MAX];
+    int code, count = commands_parse(self, &options, argc, &argv, &code);
+    if (count < 0)
+        return code;
+    struct mounts_entry *entry = malloc(sizeof *entry);
+    int err = entry ? mounts_realpath(argv[0], point) : -ENOMEM;
+    if (!err)
+        err = mounts_at(point, entry);
+    code = COMMANDS_FAILED;
+    if (err == -ENOENT)
+        log_error("not mounted: %s", argv[0]);
+    else if (err)
+        log_error("cannot unmount %s: %s", argv[0], strerror(-err));
+    else if (strcmp(entry->type, MOUNTS_TYPE) != 0)
+        log_error("not a kegfs: %s: %s (%s) is mounted there", point, entry->source, entry->type);
+    else
+        code = umount_at(point, entry->source);
+    free(entry);
+    return code;
+}

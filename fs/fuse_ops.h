@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* The FUSE handlers. Each decodes its request, calls one function of the volume or of the control
+ * directory, and replies exactly once; what takes long replies from a thread of the workers. */
+#ifndef FUSE_OPS_H
+#define FUSE_OPS_H
+
+#include "control.h"
+#include "transport.h"
+#include "volume.h"
+#include "workers.h"
+
+/* The session's user data. */
+struct fuse_ops_daemon {
+    struct transport transport; /* first: transport.c takes the user data for it */
+    struct volume *volume;
+    struct control *control;
+    struct workers *workers;
+    bool sync; /* every change is durable before it is answered */
+};
+
+struct fuse_lowlevel_ops;
+extern const struct fuse_lowlevel_ops fuse_ops_table;
+extern const size_t fuse_ops_table_size;
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* Handlers that hand their work to the workers, whose thread replies: syncs and the control
+ * directory's commands. */
+#ifndef LATE_H
+#define LATE_H
+
+#include "fuse_ops.h"
+#include <fuse_lowlevel.h>
+
+void late_sync(fuse_req_t req, uint64_t ino);
+void late_lookup(fuse_req_t req, uint64_t dir, const char *name); /* in the control directory */
+void late_write(fuse_req_t req, uint64_t ino, const char *command, size_t len);
+void late_setxattr(fuse_req_t req, const char *name);
+
+#endif

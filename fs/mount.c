@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a mount. Two processes: the server opens the store, mounts, serves and closes; the
+ * primer waits until the server says through a pipe that the mount is there, and then opens a file
+ * on it, for the kernel to learn that OPEN is not answered (the server itself would wait for
+ * itself). In the background the primer is the process that the user started, so it returns when
+ * the mount answers, and with its exit code when it never does; with -f it is a child.
+ *
+ * The store is opened, and recovered, before anything is mounted. It is closed after the unmount,
+ * when no request can come any more, and the jobs of the workers are over before the session's
+ * descriptor is closed: a late reply must not meet a number that has become another file.
+ *
+ * Signals are blocked in every thread and taken by one of their own, which unmounts as umount(8)
+ * does: pages written through shared mappings are then still written back. Only when the mount is
+ * busy is it detached and the loop told to end.
+ */
+#define FUSE_USE_VERSION 314
+#include "mount.h"
+#include "fuse_ops.h"
+#include "log.h"
+#include "mount_check.h"
+#include "mounts.h"
+#include "openstore.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MAX_WORKERS = 32 };
+
+struct server {
+    const struct mount_options *options;
+    const struct mount_paths *paths;
+    int ready; /* the pipe to the primer */
+    struct openstore store;
+    struct fuse_ops_daemon daemon;
+    struct fuse_session *session;
+    pthread_t loop_thread;
+    atomic_bool loop_ended;
+};
+
+/* ---- Priming ---- */
+
+/* Bigger read-ahead than FUSE's 128 KiB, where we may set it. */
+static void set_read_ahead(const char *mountpoint)
+{
+    struct stat st;
+    char path[128];
+    if (stat(mountpoint, &st))
+        return;
+    (void)snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_dev),
+                   minor(st.st_dev));
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t n = write(fd, "1024", 4); /* if not, it is only slower */
+    (void)n;
+    close(fd);
+}
+
+/* Waits for the server; its exit code is only known when it has ended without a word. */
+static int prime(int ready, const char *mountpoint)
+{
+    char byte, path[PATH_MAX + 32];
+    ssize_t n;
+    while ((n = read(ready, &byte, 1)) < 0 && errno == EINTR)
+        ;
+    close(ready);
+    if (n != 1)
+        return -ECHILD;
+    (void)snprintf(path, sizeof path, "%s/" CONTROL_NAME "/stats", mountpoint);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    close(fd);
+    set_read_ahead(mountpoint);
+    return 0;
+}
+
+/* ---- Signals ---- */
+
+static sigset_t end_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    return set;
+}
+
+static void wake(int signal)
+{
+    (void)signal;
+}
+
+/* The loop waits in sem_wait; a signal that comes just before it would be lost, so it is sent until
+ * the loop has ended. */
+static void end_loop(struct server *s)
+{
+    const struct timespec step = {.tv_nsec = 10 * 1000000};
+    fuse_session_exit(s->session);
+    while (!atomic_load(&s->loop_ended)) {
+        pthread_kill(s->loop_thread, SIGUSR1);
+        nanosleep(&step, NULL);
+    }
+}
+
+static void *take_signals(void *arg)
+{
+    struct server *s = arg;
+    const char *point = s->paths->mountpoint;
+    sigset_t set = end_signals();
+    int signal;
+    if (sigwait(&set, &signal))
+        return NULL;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    log_info("signal %d: unmounting %s", signal, point);
+    control_cancel(s->daemon.control);
+    if (!mounts_unmount(point, false))
+        return NULL; /* the kernel ends the loop */
+    log_warning("%s is busy: detaching it; its open files get errors from now on", point);
+    int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        syncfs(fd); /* stores through shared mappings */
+        close(fd);
+    }
+    end_loop(s); /* the end of the session detaches it */
+    return NULL;
+}
+
+/* ---- Serving ---- */
+
+static struct fuse_session *new_session(struct server *s)
+{
+    const struct mount_options *o = s->options;
+    char *list = NULL, *name = NULL;
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    struct fuse_session *session = NULL;
+    const char *const words[] = {
+        "default_permissions",
+        "subtype=kegfs",
+        o->readonly ? "ro" : "rw",
+        o->dev ? "dev" : "nodev",
+        o->suid ? "suid" : "nosuid",
+        o->noexec ? "noexec" : "exec",
+        o->allow_other ? "allow_other" : NULL,
+    };
+    int bad = asprintf(&name, "fsname=%s", s->paths->store) < 0;
+    for (size_t i = 0; !bad && i < sizeof words / sizeof words[0]; i++)
+        if (words[i])
+            bad = fuse_opt_add_opt(&list, words[i]);
+    bad = bad || fuse_opt_add_opt_escaped(&list, name) || fuse_opt_add_arg(&args, "kegfs") ||
+          fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, list);
+    if (!bad)
+        session = fuse_session_new(&args, &fuse_ops_table, fuse_ops_table_size, &s->daemon);
+    fuse_opt_free_args(&args);
+    free(list);
+    free(name);
+    return session;
+}
+
+/* Tells the primer, and lets go of the terminal unless in the foreground. */
+static int say_ready(struct server *s)
+{
+    int err = 0;
+    if (!s->options->foreground)
+        err = chdir("/") ? -errno : log_to_syslog();
+    if (!err && write(s->ready, "", 1) != 1)
+        err = -errno;
+    close(s->ready);
+    s->ready = -1;
+    return err;
+}
+
+static int loop(struct server *s)
+{
+    pthread_t signals;
+    struct sigaction action = {.sa_handler = wake};
+    sigaction(SIGUSR1, &action, NULL);
+    s->loop_thread = pthread_self();
+    int err = -pthread_create(&signals, NULL, take_signals, s);
+    if (err)
+        return err;
+    err = say_ready(s);
+    if (!err)
+        err = transport_loop(s->session, (unsigned)s->options->max_threads);
+    atomic_store(&s->loop_ended, true);
+    pthread_cancel(signals);
+    pthread_join(signals, NULL);
+    return err;
+}
+
+static int serve_session(struct server *s)
+{
+    s->session = new_session(s);
+    if (!s->session) {
+        log_error("cannot make a FUSE session: %s", s->paths->mountpoint);
+        return -ENOMEM;
+    }
+    int err = -EIO;
+    if (fuse_session_mount(s->session, s->paths->mountpoint)) {
+        log_error("cannot mount %s on %s: see the line above", s->paths->store,
+                  s->paths->mountpoint);
+    } else {
+        err = transport_attach(s->session);
+        if (!err)
+            err = loop(s);
+        if (err)
+            log_error("serving %s ended: %s", s->paths->mountpoint, strerror(-err));
+        control_cancel(s->daemon.control);
+        workers_free(s->daemon.workers);
+        s->daemon.workers = NULL;
+        fuse_session_unmount(s->session);
+    }
+    fuse_session_destroy(s->session);
+    return err;
+}
+
+static int serve_store(struct server *s)
+{
+    struct report report = {.keg = s->store.keg,
+                            .volume = s->store.volume,
+                            .store = s->paths->store,
+                            .mountpoint = s->paths->mountpoint,
+                            .transport = transport_name,
+                            .requests = &s->daemon.transport.requests};
+    s->daemon.volume = s->store.volume;
+    s->daemon.sync = s->options->sync;
+    int err = control_new(&report, geteuid(), getegid(), &s->daemon.control);
+    if (!err)
+        err = workers_new(MAX_WORKERS, &s->daemon.workers);
+    if (err)
+        log_error("cannot mount %s: %s", s->paths->mountpoint, strerror(-err));
+    else
+        err = serve_session(s);
+    workers_free(s->daemon.workers);
+    control_free(s->daemon.control);
+    return err;
+}
+
+static void log_libfuse(enum fuse_log_level level, const char *format, va_list args)
+{
+    char line[512];
+    int n = vsnprintf(line, sizeof line, format, args);
+    if (n > 0 && line[(size_t)n < sizeof line ? (size_t)n - 1 : sizeof line - 2] == '\n')
+        line[(size_t)n < sizeof line ? (size_t)n - 1 : sizeof line - 2] = '\0';
+    log_keg(NULL, level <= FUSE_LOG_ERR ? KEG_LOG_ERROR : KEG_LOG_WARNING, line);
+}
+
+static int open_store(struct server *s)
+{
+    const struct mount_options *o = s->options;
+    struct keg_options keg = {.flags = o->readonly ? KEG_READONLY : KEG_CREATE,
+                              .segment_size = o->segment_size,
+                              .sync_interval_ms = (unsigned)o->sync_interval_ms,
+                              .owner = s->paths->mountpoint};
+    struct volume_options volume = {.flags = (o->readonly ? VOLUME_READONLY : VOLUME_CREATE) |
+                                             (o->relatime ? (unsigned)VOLUME_RELATIME : 0),
+                                    .root_uid = geteuid(),
+                                    .root_gid = getegid()};
+    int err = openstore_open(s->paths->store, &keg, &volume, &s->store);
+    if (err == -EBUSY && s->store.mountpoint[0])
+        log_error("the store is in use: %s: process %ld has it mounted on %s", s->paths->store,
+                  openstore_pid(s->store.holder), s->store.mountpoint);
+    else if (err == -EBUSY)
+        log_error("the store is in use: %s: by process %s; try again when it has ended",
+                  s->paths->store, s->store.holder);
+    return err;
+}
+
+/* The server process, from here to its end. Returns its exit code. */
+static int serve(struct server *s)
+{
+    sigset_t set = end_signals();
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    umask(0);
+    fuse_set_log_func(log_libfuse);
+    int err = open_store(s);
+    if (!err) {
+        err = serve_store(s);
+        int closed = openstore_close(&s->store);
+        err = err ? err : closed;
+    }
+    if (s->ready >= 0)
+        close(s->ready);
+    return err ? 1 : 0;
+}
+
+/* ---- The two processes ---- */
+
+static int run_foreground(struct server *s, int ready)
+{
+    pid_t primer = fork();
+    if (primer < 0) {
+        log_error("cannot start a process: %s", strerror(errno));
+        return 1;
+    }
+    if (!primer) {
+        close(s->ready);
+        _exit(prime(ready, s->paths->mountpoint) ? 1 : 0);
+    }
+    close(ready);
+    int code = serve(s);
+    while (waitpid(primer, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return code;
+}
+
+static int run_background(struct server *s, int ready)
+{
+    int status;
+    pid_t child = fork();
+    if (child < 0) {
+        log_error("cannot start a process: %s", strerror(errno));
+        return 1;
+    }
+    if (!child) {
+        close(ready);
+        setsid();
+        exit(serve(s));
+    }
+    close(s->ready);
+    int err = prime(ready, s->paths->mountpoint);
+    if (!err)
+        return 0;
+    if (err != -ECHILD) {
+        log_error("mounted, but does not answer: %s: %s", s->paths->mountpoint, strerror(-err));
+        return 1;
+    }
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(status))
+        log_error("cannot mount %s: the daemon was ended by signal %d", s->paths->mountpoint,
+                  WTERMSIG(status));
+    return 1;
+}
+
+int mount_run(const struct mount_options *options)
+{
+    struct mount_paths paths;
+    int pipe_ends[2];
+    if (!mount_check(options, &paths))
+        return 1;
+    struct server *s = calloc(1, sizeof *s);
+    if (!s || pipe2(pipe_ends, O_CLOEXEC)) {
+        log_error("cannot mount %s: %s", options->mountpoint, strerror(errno));
+        free(s);
+        return 1;
+    }
+    s->options = options;
+    s->paths = &paths;
+    s->ready = pipe_ends[1];
+    int code =
+        options->foreground ? run_foreground(s, pipe_ends[0]) : run_background(s, pipe_ends[0]);
+    free(s);
+    return code;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+#include "mount_options.h"
+#include "log.h"
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum kind { SET, CLEAR, NUMBER, SIZE, IGNORED };
+
+#define AT(field) offsetof(struct mount_options, field)
+
+static const struct option {
+    const char *name;
+    enum kind kind;
+    size_t at;         /* a bool, or a uint64_t for NUMBER and SIZE */
+    uint64_t min, max; /* of NUMBER and SIZE */
+} table[] = {
+    {"ro", SET, AT(readonly), 0, 0},
+    {"rw", CLEAR, AT(readonly), 0, 0},
+    {"nonempty", SET, AT(nonempty), 0, 0},
+    {"relatime", SET, AT(relatime), 0, 0},
+    {"norelatime", CLEAR, AT(relatime), 0, 0},
+    {"noatime", CLEAR, AT(relatime), 0, 0},
+    {"sync", SET, AT(sync), 0, 0},
+    {"async", CLEAR, AT(sync), 0, 0},
+    {"allow_other", SET, AT(allow_other), 0, 0},
+    {"dev", SET, AT(dev), 0, 0},
+    {"nodev", CLEAR, AT(dev), 0, 0},
+    {"suid", SET, AT(suid), 0, 0},
+    {"nosuid", CLEAR, AT(suid), 0, 0},
+    {"noexec", SET, AT(noexec), 0, 0},
+    {"exec", CLEAR, AT(noexec), 0, 0},
+    {"segment_size", SIZE, AT(segment_size), 64 << 10, (128 << 20) - 1},
+    {"sync_interval", NUMBER, AT(sync_interval_ms), 1, 3600 * 1000},
+    {"max_threads", NUMBER, AT(max_threads), 1, 256},
+    /* Words of mount(8) and fstab(5) that are not for us. */
+    {"defaults", IGNORED, 0, 0, 0},
+    {"auto", IGNORED, 0, 0, 0},
+    {"noauto", IGNORED, 0, 0, 0},
+    {"user", IGNORED, 0, 0, 0},
+    {"nouser", IGNORED, 0, 0, 0},
+    {"users", IGNORED, 0, 0, 0},
+    {"owner", IGNORED, 0, 0, 0},
+    {"group", IGNORED, 0, 0, 0},
+    {"nofail", IGNORED, 0, 0, 0},
+    {"_netdev", IGNORED, 0, 0, 0},
+    {"atime", IGNORED, 0, 0, 0},
+    {"diratime", IGNORED, 0, 0, 0},
+    {"nodiratime", IGNORED, 0, 0, 0},
+    {"default_permissions", IGNORED, 0, 0, 0}, /* always on */
+};
+
+void mount_options_init(struct mount_options *options)
+{
+    *options = (struct mount_options){.max_threads = 10};
+}
+
+static const struct option *find(const char *name)
+{
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (!strcmp(table[i].name, name))
+            return &table[i];
+    return NULL;
+}
+
+static bool parse_number(const struct option *option, const char *text, uint64_t *out)
+{
+    char *end;
+    if (*text < '0' || *text > '9')
+        return false;
+    unsigned long long n = strtoull(text, &end, 10);
+    unsigned shift = option->kind != SIZE         ? 0
+                     : *end == 'K' || *end == 'k' ? 10
+                     : *end == 'M' || *end == 'm' ? 20
+                                                  : 0;
+    if (shift)
+        end++;
+    if (*end || n > option->max >> shift || n << shift < option->min)
+        return false;
+    *out = n << shift;
+    return true;
+}
+
+static bool parse_one(struct mount_options *options, char *word)
+{
+    char *value = strchr(word, '=');
+    if (!*word || !strncmp(word, "x-", 2) || !strncmp(word, "comment=", 8))
+        return true;
+    if (value)
+        *value++ = '\0';
+    const struct option *o = find(word);
+    if (!o) {
+        log_error("unknown mount option: %s: see kegfs(8)", word);
+        return false;
+    }
+    void *field = (char *)options + o->at;
+    bool takes = o->kind == NUMBER || o->kind == SIZE;
+    if (takes != (value != NULL) && o->kind != IGNORED) {
+        log_error("mount option: %s: %s", word, takes ? "takes a value" : "takes no value");
+        return false;
+    }
+    if (takes && !parse_number(o, value, field)) {
+        log_error("mount option: %s=%s: must be a number from %llu to %llu", word, value,
+                  (unsigned long long)o->min, (unsigned long long)o->max);
+        return false;
+    }
+    if (o->kind == SET || o->kind == CLEAR)
+        *(bool *)field = o->kind == SET;
+    return true;
+}
+
+bool mount_options_parse(struct mount_options *options, char *list)
+{
+    char *save = NULL;
+    for (char *word = strtok_r(list, ",", &save); word; word = strtok_r(NULL, ",", &save))
+        if (!parse_one(options, word))
+            return false;
+    return true;
+}

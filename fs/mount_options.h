@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* The options of "kegfs mount", as a table. */
+#ifndef MOUNT_OPTIONS_H
+#define MOUNT_OPTIONS_H
+
+#include "keg.h"
+
+struct mount_options {
+    const char *store, *mountpoint; /* as given */
+    bool foreground;
+    bool readonly, nonempty, relatime, sync;
+    bool allow_other, dev, suid, noexec;
+    uint64_t segment_size;     /* bytes; 0: the store's own choice */
+    uint64_t sync_interval_ms; /* 0: the store's own choice */
+    uint64_t max_threads;
+};
+
+void mount_options_init(struct mount_options *options);
+/* Takes a comma-separated list, which it cuts up. False when one is unknown or wrong: that was said
+ * in a line. */
+KEG_CHECKED bool mount_options_parse(struct mount_options *options, char *list);
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+#include "openstore.h"
+#include "mounts.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { WAIT_MS = 10000, STEP_MS = 20 };
+
+long openstore_pid(const char *holder)
+{
+    return strtol(holder, NULL, 10);
+}
+
+const char *openstore_owner(const char *holder)
+{
+    const char *space = strchr(holder, ' ');
+    return space ? space + 1 : "";
+}
+
+/* Who holds the store, and whether it is mounted there now. A daemon that has been unmounted and
+ * still writes is like any other short command. */
+static bool is_mounted(struct openstore *s)
+{
+    s->mountpoint[0] = '\0';
+    if (keg_holder(s->env, s->holder, sizeof s->holder)) {
+        s->holder[0] = '\0';
+        return false;
+    }
+    const char *owner = openstore_owner(s->holder);
+    if (owner[0] != '/' || strlen(owner) >= PATH_MAX || !mounts_is_ours(owner, s->path))
+        return false;
+    strcpy(s->mountpoint, owner);
+    return true;
+}
+
+static int open_locked(struct openstore *s, const struct keg_options *options)
+{
+    const struct timespec step = {.tv_nsec = STEP_MS * 1000000L};
+    s->keeper.hold = true;
+    for (int waited = 0;; waited += STEP_MS) {
+        if (is_mounted(s))
+            return -EBUSY;
+        int err = keg_open(s->env, options, &s->keg);
+        if (err != -EBUSY) {
+            if (err)
+                log_error("%s", s->keeper.line[0] ? s->keeper.line : strerror(-err));
+            s->keeper.hold = false;
+            return err;
+        }
+        if (waited >= WAIT_MS)
+            return -EBUSY;
+        nanosleep(&step, NULL);
+    }
+}
+
+static int open_env(const char *dir, bool create, struct openstore *s)
+{
+    int err = keg_env_posix(dir, create, &s->env);
+    if (err == -ENOENT)
+        log_error("no store: %s: %s", dir,
+                  create ? "make the directory above it first"
+                         : "a store is made by \"kegfs mount\" or \"kegfs put\"");
+    else if (err == -ENOTDIR)
+        log_error("no store: %s: a store is a directory, and this is none", dir);
+    else if (err)
+        log_error("cannot open the store: %s: %s", dir, strerror(-err));
+    if (err)
+        return err;
+    err = mounts_realpath(dir, s->path);
+    if (err) {
+        log_error("cannot resolve the store's path: %s: %s", dir, strerror(-err));
+        keg_env_free(s->env);
+    }
+    return err;
+}
+
+int openstore_open(const char *dir, const struct keg_options *keg,
+                   const struct volume_options *volume, struct openstore *out)
+{
+    struct keg_options options = *keg;
+    memset(out, 0, sizeof *out);
+    int err = open_env(dir, keg->flags & KEG_CREATE, out);
+    if (err)
+        return err;
+    options.log = log_keg;
+    options.log_arg = &out->keeper;
+    err = open_locked(out, &options);
+    if (err) {
+        keg_env_free(out->env);
+        return err;
+    }
+    err = volume_open(out->keg, volume, &out->volume);
+    if (!err)
+        return 0;
+    if (err == -ENOENT)
+        log_error("nothing stored yet: %s: a store is filled by \"kegfs mount\" or \"kegfs put\"",
+                  dir);
+    else if (err == -EPROTO)
+        log_error("not a volume this version can read: %s: it holds other keys, or was made by a "
+                  "newer kegfs",
+                  dir);
+    else
+        log_error("cannot open the volume: %s: %s; \"kegfs check\" says more", dir, strerror(-err));
+    if (keg_close(out->keg))
+        log_error("cannot close the store: %s", dir);
+    keg_env_free(out->env);
+    return err;
+}
+
+int openstore_close(struct openstore *s)
+{
+    int err = volume_close(s->volume);
+    if (err)
+        log_error("not everything was written: %s: %s", s->path, strerror(-err));
+    int closed = keg_close(s->keg);
+    if (closed)
+        log_error("the store was not closed cleanly: %s: %s; what was synced is safe", s->path,
+                  strerror(-closed));
+    keg_env_free(s->env);
+    return err ? err : closed;
+}

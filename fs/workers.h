@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Threads for what takes long (syncs, commands), so that the loop that takes requests goes on. They
+ * are made when needed, up to a number, and stay. Any thread may call workers_run.
+ */
+#ifndef WORKERS_H
+#define WORKERS_H
+
+#include "keg.h"
+
+struct workers;
+
+/* Embedded in what the caller allocates; run frees it. */
+struct workers_job {
+    struct workers_job *next;
+    void (*run)(struct workers_job *job);
+};
+
+KEG_CHECKED int workers_new(unsigned max_threads, struct workers **out);
+/* Runs the job in a thread of the pool, in order of arrival. When no thread can be made, at once,
+ * in the caller's. */
+void workers_run(struct workers *workers, struct workers_job *job);
+/* Returns when all jobs are done and the threads have ended. NULL is allowed. */
+void workers_free(struct workers *workers);
+
+#endif
