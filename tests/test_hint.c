@@ -375,6 +375,8 @@ static void bad_entries_are_refused(void **state)
         {"sequence 0", {0, 1, 2, 0, 0, 'k'}, 6},
         {"suffix past the block", {0, 2, 2, 0, 1, 'k'}, 6},
         {"suffix of 1025 bytes", {0, 0x81, 8, 2, 0, 1, 'k'}, 7},
+        {"suffix far past the block", {0, 0x7f, 2, 0, 1, 'k'}, 6},
+        {"meta far past the block", {0, 1, 1, 0xff, 1, 99, 0, 'k', 'm'}, 9},
         {"meta past the block", {0, 1, 1, 2, 1, 99, 0, 'k', 'm'}, 9},
         {"offset of 2^63",
          {0, 1, 1, 0, 1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 0, 'k'},
@@ -405,6 +407,34 @@ static void bad_entries_are_refused(void **state)
         if (n != -EBADMSG)
             fail_msg("taken: %s", bad[i].why);
         free(exact);
+    }
+}
+
+/* A prefix and a rest that are each within the limit, and together a byte above it. */
+static void keys_do_not_grow_past_their_limit(void **state)
+{
+    (void)state;
+    enum { PREFIX = 1000, REST = KEG_KEY_MAX - PREFIX };
+
+    for (size_t rest = REST; rest <= REST + 1; rest++) {
+        uint8_t bytes[PREFIX + REST + 64];
+        struct hint_cursor cursor;
+        struct hint_entry entry;
+        size_t len = 0;
+        for (int i = 0; i < 2; i++) {
+            size_t own = i ? rest : PREFIX;
+            len += format_varint_put(bytes + len, i ? PREFIX : 0);
+            len += format_varint_put(bytes + len, own);
+            bytes[len++] = FORMAT_TOMBSTONE;
+            bytes[len++] = 0;
+            bytes[len++] = 1; /* sequence */
+            memset(bytes + len, 'k', own);
+            len += own;
+        }
+        format_put32(bytes + len, format_salted_crc(salt7(), OFFSET, bytes, len));
+        assert_int_equal(start(&cursor, bytes, len + 4), 0);
+        assert_int_equal(hint_cursor_next(&cursor, &entry), 1);
+        assert_int_equal(hint_cursor_next(&cursor, &entry), rest == REST ? 1 : -EBADMSG);
     }
 }
 
@@ -470,6 +500,7 @@ int main(void)
         cmocka_unit_test(a_full_block_is_left_as_it_was),
         cmocka_unit_test(block_damage_is_found),
         cmocka_unit_test(bad_entries_are_refused),
+        cmocka_unit_test(keys_do_not_grow_past_their_limit),
         cmocka_unit_test(refs_round_trip),
         cmocka_unit_test(bad_refs_are_refused),
     };

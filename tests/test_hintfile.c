@@ -69,7 +69,6 @@ static int write_hint(struct keg_env *env, unsigned count, uint64_t *size)
 static struct keg_env *env_with_hint(unsigned count, uint64_t *size)
 {
     struct keg_env *env;
-
     assert_int_equal(env_mem(0, &env), 0);
     assert_int_equal(write_hint(env, count, size), 0);
     return env;
@@ -298,10 +297,8 @@ static void every_key_is_found_by_a_fresh_seek(void **state)
         assert_int_equal(open_hint(env, &reader), 0);
         assert_int_equal(hintfile_seek(reader, sample(&s, i)->key), 0);
         assert_int_equal(hintfile_next(reader, &entry), i < COUNT);
-        if (i < COUNT)
+        if (i < COUNT) { /* and a seek to where it stands stays there */
             assert_true(entry_equal(&entry, &s.entry));
-        /* A seek to where it stands stays there. */
-        if (i < COUNT) {
             assert_int_equal(hintfile_seek(reader, s.entry.key), 0);
             assert_int_equal(hintfile_next(reader, &entry), 1);
             assert_true(entry_equal(&entry, &s.entry));
@@ -384,55 +381,7 @@ static void every_flipped_bit_and_every_cut_is_found(void **state)
     keg_env_free(env);
 }
 
-/* A hint put together by hand: two blocks with one tombstone each, CRCs that fit, and one thing
- * wrong with it. */
-struct forgery {
-    const char *why;
-    const char *keys[2];     /* in the blocks */
-    const char *ref_keys[2]; /* in the index */
-    uint64_t gap;            /* bytes between preamble and first block */
-    uint64_t shift;          /* added to the second ref's offset */
-    uint64_t entries;        /* in the trailer */
-    uint64_t blocks;
-    uint64_t sequence; /* of the entries */
-    int expect;
-};
-
-static void forge(const struct forgery *f, struct keg_env *env)
-{
-    static struct hint_block block;
-    static uint8_t bytes[3 * HINT_BLOCK_SIZE];
-    struct format_salt salt = format_salt(store_id, SEGMENT);
-    struct hint_trailer trailer = {.info = info_of(2), .entries = f->entries, .blocks = f->blocks};
-    uint8_t refs[2 * HINT_REF_MAX];
-    size_t at = HINT_PREAMBLE_SIZE, refs_len = 0;
-
-    memset(bytes, 0, sizeof(bytes));
-    hint_preamble_encode(bytes);
-    at += f->gap;
-    for (int i = 0; i < 2; i++) {
-        struct hint_entry entry = {.type = FORMAT_TOMBSTONE,
-                                   .sequence = f->sequence,
-                                   .key = {f->keys[i], strlen(f->keys[i])}};
-        struct hint_ref ref = {
-            {f->ref_keys[i], strlen(f->ref_keys[i])}, at + (i ? f->shift : 0), 0};
-        hint_block_init(&block);
-        assert_true(hint_block_add(&block, &entry));
-        hint_block_finish(&block, salt, at);
-        memcpy(bytes + at, block.bytes, block.len);
-        at += block.len;
-        ref.len = (uint32_t)block.len;
-        refs_len += hint_ref_encode(refs + refs_len, &ref);
-    }
-    trailer.index_offset = at;
-    trailer.index_len = refs_len + 4;
-    memcpy(bytes + at, refs, refs_len);
-    at += refs_len;
-    format_put32(bytes + at, hint_index_crc(salt, trailer.index_offset, refs, refs_len));
-    hint_trailer_encode(bytes + at + 4, &trailer);
-    at += 4 + HINT_TRAILER_SIZE;
-    assert_int_equal(env_replace(env, "00000007.hint", bytes, at), 0);
-}
+/* ---- Failing I/O ---- */
 
 static int walk_any(struct keg_env *env)
 {
@@ -440,80 +389,13 @@ static int walk_any(struct keg_env *env)
     struct hint_entry entry;
     int n = open_hint(env, &reader);
 
-    if (n)
-        return n;
-    do
-        n = hintfile_next(reader, &entry);
-    while (n == 1);
-    hintfile_close(reader);
+    if (n == 0) {
+        while ((n = hintfile_next(reader, &entry)) == 1)
+            ;
+        hintfile_close(reader);
+    }
     return n;
 }
-
-static void crcs_that_fit_are_not_enough(void **state)
-{
-    (void)state;
-    static const struct forgery forged[] = {
-        {"nothing", {"b", "d"}, {"b", "d"}, 0, 0, 2, 2, 500, 0},
-        {"blocks descend", {"d", "b"}, {"d", "b"}, 0, 0, 2, 2, 500, -EBADMSG},
-        {"a key twice", {"b", "b"}, {"b", "b"}, 0, 0, 2, 2, 500, -EBADMSG},
-        {"a ref with another key", {"b", "d"}, {"b", "c"}, 0, 0, 2, 2, 500, -EBADMSG},
-        {"a first ref with another key", {"b", "d"}, {"a", "d"}, 0, 0, 2, 2, 500, -EBADMSG},
-        {"a gap", {"b", "d"}, {"b", "d"}, 8, 0, 2, 2, 500, -EBADMSG},
-        {"a ref beside its block", {"b", "d"}, {"b", "d"}, 0, 1, 2, 2, 500, -EBADMSG},
-        {"a ref far away", {"b", "d"}, {"b", "d"}, 0, 1ull << 62, 2, 2, 500, -EBADMSG},
-        {"more entries said", {"b", "d"}, {"b", "d"}, 0, 0, 3, 2, 500, -EBADMSG},
-        {"fewer blocks said", {"b", "d"}, {"b", "d"}, 0, 0, 2, 1, 500, -EBADMSG},
-        {"a sequence below", {"b", "d"}, {"b", "d"}, 0, 0, 2, 2, 99, -EBADMSG},
-        {"a sequence above", {"b", "d"}, {"b", "d"}, 0, 0, 2, 2, 1100, -EBADMSG},
-    };
-    struct keg_env *env;
-
-    assert_int_equal(env_mem(0, &env), 0);
-    for (size_t i = 0; i < sizeof(forged) / sizeof(*forged); i++) {
-        forge(&forged[i], env);
-        if (walk_any(env) != forged[i].expect)
-            fail_msg("%s: %d", forged[i].why, walk_any(env));
-    }
-    keg_env_free(env);
-}
-
-static void values_lie_within_what_is_covered(void **state)
-{
-    (void)state;
-    static const struct {
-        uint64_t offset;
-        uint32_t len;
-        int expect;
-    } rows[] = {
-        {104, 1000, 0},
-        {103, 1000, -EBADMSG},
-        {0, 0, -EBADMSG},
-        {LENGTH, 0, 0},
-        {LENGTH, 1, -EBADMSG},
-        {LENGTH - 1000, 1000, 0},
-        {LENGTH - 999, 1000, -EBADMSG},
-        {LENGTH - KEG_BLOCK - 1 - 8, KEG_BLOCK + 1, 0},
-        {LENGTH - KEG_BLOCK - 1 - 7, KEG_BLOCK + 1, -EBADMSG}, /* with its list of CRCs */
-        {INT64_MAX, KEG_VALUE_MAX, -EBADMSG},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        struct hint_entry entry = {
-            FORMAT_PUT, rows[i].len, rows[i].len ? 5 : 0, 500, rows[i].offset, {"k", 1}, {"", 0}};
-        struct hint_info info = info_of(1);
-        struct hintfile_writer *writer;
-        struct keg_env *env;
-        uint64_t size;
-        assert_int_equal(env_mem(0, &env), 0);
-        assert_int_equal(hintfile_create(env, store_id, SEGMENT, &writer), 0);
-        assert_int_equal(hintfile_add(writer, &entry), 0);
-        assert_int_equal(hintfile_finish(writer, &info, &size), 0);
-        if (walk_any(env) != rows[i].expect)
-            fail_msg("row %zu: %d", i, walk_any(env));
-        keg_env_free(env);
-    }
-}
-
-/* ---- Failing I/O ---- */
 
 /* The n-th operation of replacing a hint fails, for every n: the hint is the old or the new one,
  * and nothing stays open. */
@@ -542,9 +424,7 @@ static void replace_under(enum env_fault_kind kind)
         struct hint_info info;
         assert_int_equal(hintfile_open(env, store_id, SEGMENT, &info, &reader), 0);
         hintfile_close(reader);
-        assert_true(info.records == 25 || info.records == 7005);
-        if (err == 0)
-            assert_int_equal(info.records, 7005);
+        assert_true(info.records == 7005 || (err && info.records == 25));
         assert_int_equal(write_hint(env, 30, &size), 0); /* leftovers are no obstacle */
         assert_int_equal(walk(env, 30), 0);
         keg_env_free(env);
@@ -598,8 +478,6 @@ int main(void)
         cmocka_unit_test(seeking_in_an_empty_hint),
         cmocka_unit_test(no_hint_and_hints_of_others),
         cmocka_unit_test(every_flipped_bit_and_every_cut_is_found),
-        cmocka_unit_test(crcs_that_fit_are_not_enough),
-        cmocka_unit_test(values_lie_within_what_is_covered),
         cmocka_unit_test(replaced_under_errors),
         cmocka_unit_test(replaced_under_power_cuts),
         cmocka_unit_test(reads_that_fail_are_not_the_end),
