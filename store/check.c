@@ -17,7 +17,16 @@ struct check {
     void *arg;
     uint64_t done, total; /* bytes */
     ssize_t findings;
+    struct segment **members;
+    size_t count;
+    bool *doubtful; /* of members: has damage */
 };
+
+static void doubt(struct check *check, const struct segment *segment)
+{
+    for (size_t i = 0; i < check->count; i++)
+        check->doubtful[i] = check->doubtful[i] || check->members[i] == segment;
+}
 
 static void report(struct check *check, const struct segment *segment, uint64_t offset,
                    struct keg_bytes key, bool live, const char *text)
@@ -25,6 +34,7 @@ static void report(struct check *check, const struct segment *segment, uint64_t 
     struct keg_finding finding = {
         .key = key, .segment = segment->id, .offset = offset, .live = live, .text = text};
 
+    doubt(check, segment);
     check->findings++;
     if (check->found)
         check->found(check->arg, &finding);
@@ -53,11 +63,13 @@ static int check_frame(struct check *check, const struct segment *segment, struc
 
     while (scan_record(scan, &record, &offset)) {
         err = scan_verify(scan, &record, offset);
-        if (err == -EBADMSG)
-            report(check, segment, offset, record.key, is_live(check->keg, segment, &record),
-                   "a value does not fit its checksum");
-        else if (err)
+        if (err && err != -EBADMSG)
             return err;
+        if (err && is_live(check->keg, segment, &record))
+            doubt(check, segment);
+        else if (err)
+            report(check, segment, offset, record.key, false,
+                   "a dead value does not fit its checksum");
     }
     scan->last_sequence = scan->highest;
     return 0;
@@ -188,23 +200,86 @@ static int check_manifest(struct check *check)
     return 0;
 }
 
+/* ---- Live values of segments with damage ---- */
+
+static const struct segment *find_doubtful(const struct check *check, uint64_t id)
+{
+    for (size_t i = 0; i < check->count; i++) {
+        if (check->doubtful[i] && check->members[i]->id == id)
+            return check->members[i];
+    }
+    return NULL;
+}
+
+static int check_value(struct check *check, const struct keg_entry *entry)
+{
+    const struct segment *segment = find_doubtful(check, entry->segment);
+    uint8_t *buf;
+    ssize_t n;
+
+    if (!segment || entry->value_len == 0)
+        return 0;
+    buf = malloc(entry->value_len);
+    if (!buf)
+        return -ENOMEM;
+    n = keg_read(check->keg, entry->key, 0, buf, entry->value_len);
+    free(buf);
+    if (n == -EBADMSG)
+        report(check, segment, entry->offset, entry->key, true,
+               "a value does not fit its checksum, or is missing");
+    /* A key that is gone by now was deleted meanwhile. */
+    return n >= 0 || n == -EBADMSG || n == -ENOENT ? 0 : (int)n;
+}
+
+static int check_doubtful(struct check *check)
+{
+    struct keg_entry entry;
+    struct keg_iter *iter;
+    bool any = false;
+    int err, more;
+
+    for (size_t i = 0; i < check->count; i++)
+        any = any || check->doubtful[i];
+    if (!any)
+        return 0;
+    err = keg_iter_open(check->keg, no_key, &iter);
+    if (err)
+        return err;
+    while (!err && (more = keg_iter_next(iter, &entry)) != 0)
+        err = more < 0 ? more : check_value(check, &entry);
+    keg_iter_close(iter);
+    return err;
+}
+
+static int check_all(struct check *check)
+{
+    int err;
+
+    check->doubtful = calloc(check->count + 1, sizeof *check->doubtful);
+    if (!check->doubtful)
+        return -ENOMEM;
+    for (size_t i = 0; i < check->count; i++)
+        check->total += atomic_load(&check->members[i]->length);
+    err = check_manifest(check);
+    for (size_t i = 0; i < check->count && !err; i++)
+        err = check_segment(check, check->members[i]);
+    if (!err)
+        err = check_doubtful(check);
+    free(check->doubtful);
+    return err;
+}
+
 ssize_t keg_check(struct keg *keg, void (*found)(void *arg, const struct keg_finding *f),
                   keg_progress_fn *progress, void *arg)
 {
     struct check check = {.keg = keg, .found = found, .progress = progress, .arg = arg};
-    struct segment **members;
-    size_t count;
     int err;
 
     pthread_mutex_lock(&keg->compact_lock);
-    err = segment_get_members(keg, &members, &count);
+    err = segment_get_members(keg, &check.members, &check.count);
     if (!err) {
-        for (size_t i = 0; i < count; i++)
-            check.total += atomic_load(&members[i]->length);
-        err = check_manifest(&check);
-        for (size_t i = 0; i < count && !err; i++)
-            err = check_segment(&check, members[i]);
-        segment_put_members(keg, members, count);
+        err = check_all(&check);
+        segment_put_members(keg, check.members, check.count);
     }
     pthread_mutex_unlock(&keg->compact_lock);
     return err ? err : check.findings;

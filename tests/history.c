@@ -78,11 +78,11 @@ static size_t value_size(uint32_t v)
 struct keg_bytes history_value(uint32_t v, uint8_t *buf)
 {
     size_t size = value_size(v);
-    uint32_t x = v;
+    uint64_t x = v;
 
-    for (size_t i = 0; i < size; i++) {
-        x = x * 1664525 + 1013904223;
-        buf[i] = (uint8_t)(x >> 24);
+    for (size_t i = 0; i < size; i += sizeof x) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        memcpy(buf + i, &x, size - i < sizeof x ? size - i : sizeof x);
     }
     return (struct keg_bytes){buf, size};
 }

@@ -272,14 +272,14 @@ static void test_cut_at_every_io(void **state)
     assert_true(lost > 0);
 }
 
-/* Every 31st cut, and then the recovery at each of its I/Os. */
+/* Every 61st cut, and then the recovery at each of its I/Os. */
 static void test_cut_recovery_too(void **state)
 {
     uint64_t seed = number("TEST_SEED", 2), lost = 0, twice = 0;
     bool struck = true;
 
     (void)state;
-    for (uint64_t cut = 7; struck; cut += 31 * STRIDE) {
+    for (uint64_t cut = 7; struck; cut += 61 * STRIDE) {
         uint64_t none = 0;
 
         for (uint64_t again = 1; cut_once(seed, cut, again, &lost); again++)
