@@ -102,7 +102,7 @@ static void set_owner(struct inode *inode, unsigned set, const struct volume_att
         inode->uid = attr->uid;
     if (set & VOLUME_SET_GID)
         inode->gid = attr->gid;
-    if ((chown && !S_ISDIR(inode->mode)) || set & VOLUME_KILL_SUID)
+    if (!S_ISDIR(inode->mode) && (chown || set & VOLUME_KILL_SUID))
         files_kill_suid(inode);
     if (set & VOLUME_SET_MODE)
         inode->mode = (inode->mode & S_IFMT) | (attr->mode & 07777);

@@ -220,10 +220,9 @@ static unsigned set_bits(int to_set)
         set &= ~(unsigned)VOLUME_SET_ATIME;
     if (set & VOLUME_SET_MTIME_NOW)
         set &= ~(unsigned)VOLUME_SET_MTIME;
-    /* A change of owner takes suid and sgid away whoever makes it, and so does a request to set
-     * nothing, which is what chown(-1, -1) and the kernel's own wish come as. */
-    if (!set || set & (VOLUME_SET_UID | VOLUME_SET_GID))
-        set |= VOLUME_KILL_SUID;
+    /* chown(-1, -1), and the kernel's own wish to have suid and sgid gone, set nothing. */
+    if (!set)
+        set = VOLUME_KILL_SUID;
     return set;
 }
 
