@@ -43,7 +43,6 @@ static int open_direct(const char *dir, enum access_how how, struct access **out
             log_error("the store is in use: %s: by process %s, and not mounted where this process "
                       "could see it; try again when it has ended",
                       dir, s->holder);
-        keg_env_free(s->env);
     } else if (!err) {
         return access_direct_new(s, out);
     }

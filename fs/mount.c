@@ -120,9 +120,8 @@ static void *take_signals(void *arg)
     const char *point = s->paths->mountpoint;
     sigset_t set = end_signals();
     int signal;
-    if (sigwait(&set, &signal))
+    if (sigwait(&set, &signal) || atomic_load(&s->loop_ended))
         return NULL;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     log_info("signal %d: unmounting %s", signal, point);
     control_cancel(s->daemon.control);
     if (!mounts_unmount(point, false))
@@ -194,7 +193,7 @@ static int loop(struct server *s)
     if (!err)
         err = transport_loop(s->session, (unsigned)s->options->max_threads);
     atomic_store(&s->loop_ended, true);
-    pthread_cancel(signals);
+    pthread_kill(signals, SIGTERM); /* wakes it, should it wait still */
     pthread_join(signals, NULL);
     return err;
 }
