@@ -85,14 +85,13 @@ void change_delete(struct change *change, const struct keys_key *key)
         change_fail(change, keg_batch_delete(&change->batch, kept));
 }
 
-static void note(struct change *change, int kind, struct work work)
+static void add_note(struct change *change, enum change_noted kind, struct work work)
 {
     if (change->notes == CHANGE_NOTES) {
         change_fail(change, -EOVERFLOW);
         return;
     }
-    change->note[change->notes].kind = kind;
-    change->note[change->notes++].work = work;
+    change->note[change->notes++] = (struct change_note){kind, work};
 }
 
 void change_new_inode(struct change *change, const struct inode *inode, struct keg_bytes target)
@@ -126,9 +125,9 @@ void change_inode(struct change *change, const struct inode *inode)
     change_new_inode(change, inode, target);
     if (inode->stale) {
         change_orphan(change, KEYS_ORPHAN_CONTENT, inode->stale);
-        note(change, NOTE_WORK, (struct work){WORK_CONTENT, inode->stale});
+        add_note(change, NOTE_WORK, (struct work){WORK_CONTENT, inode->stale});
     }
-    note(change, NOTE_LOGGED, (struct work){WORK_FLUSH, inode->ino});
+    add_note(change, NOTE_LOGGED, (struct work){WORK_FLUSH, inode->ino});
 }
 
 void change_name(struct change *change, uint64_t dir, struct keg_bytes name, uint64_t ino,
@@ -154,9 +153,9 @@ void change_orphan(struct change *change, enum keys_orphan orphan, uint64_t id)
     keys_orphan(&key, orphan, id);
     change_put(change, &key, (struct keg_bytes){0}, (struct keg_bytes){0});
     if (orphan == KEYS_ORPHAN_INODE)
-        note(change, NOTE_UNLINKED, (struct work){WORK_INODE, id});
+        add_note(change, NOTE_UNLINKED, (struct work){WORK_INODE, id});
     else if (orphan == KEYS_ORPHAN_TAIL)
-        note(change, NOTE_WORK, (struct work){WORK_TAIL, id});
+        add_note(change, NOTE_WORK, (struct work){WORK_TAIL, id});
 }
 
 void change_unorphan(struct change *change, enum keys_orphan orphan, uint64_t id)
@@ -190,14 +189,14 @@ bool change_delete_all(struct change *change, enum keys_kind kind, uint64_t id)
     return !change->error && more == 0;
 }
 
-static void do_note(struct volume *volume, int kind, const struct work *work)
+static void do_note(struct volume *volume, const struct change_note *note)
 {
-    if (kind == NOTE_LOGGED)
-        inodes_logged(volume, work->id);
-    else if (kind == NOTE_UNLINKED)
-        inodes_unlinked(volume, work->id);
+    if (note->kind == NOTE_LOGGED)
+        inodes_logged(volume, note->work.id);
+    else if (note->kind == NOTE_UNLINKED)
+        inodes_unlinked(volume, note->work.id);
     else
-        tend_add(volume, work->kind, work->id);
+        tend_add(volume, note->work.kind, note->work.id);
 }
 
 int change_commit(struct change *change, unsigned flags)
@@ -208,7 +207,7 @@ int change_commit(struct change *change, unsigned flags)
     if (!error && change->batch.count)
         error = keg_commit(change->volume->keg, &change->batch, flags);
     for (unsigned i = 0; !error && i < change->notes; i++)
-        do_note(change->volume, (int)change->note[i].kind, &change->note[i].work);
+        do_note(change->volume, &change->note[i]);
     change_drop(change);
     return error;
 }

@@ -203,7 +203,7 @@ static int make_locked(struct volume *volume, uint64_t dir, struct keg_bytes nam
     }
     error = change_commit(&change, 0);
     if (error)
-        volume_forget(volume, ino, 1);
+        inodes_uncount_lookup(volume, ino);
     return error;
 }
 
@@ -278,7 +278,7 @@ int volume_link(struct volume *volume, uint64_t ino, uint64_t dir, struct keg_by
     error = link_locked(volume, ino, dir, name, out);
     inodes_unlock(volume, &set);
     if (error)
-        volume_forget(volume, ino, 1);
+        inodes_uncount_lookup(volume, ino);
     return error;
 }
 

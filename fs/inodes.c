@@ -173,7 +173,7 @@ static void drop_locked(struct stripe *s, struct entry *e)
             gap = i;
         }
     }
-    s->slots[gap].ino = 0;
+    s->slots[gap] = (struct entry){0};
     s->used--;
     if (s->capacity > 64 && s->used * 8 < s->capacity)
         (void)!resize_locked(s, s->capacity / 2); /* a big one does no harm */
@@ -335,7 +335,7 @@ void inodes_unlinked(struct volume *volume, uint64_t ino)
         tend_add(volume, WORK_INODE, ino);
 }
 
-void volume_forget(struct volume *volume, uint64_t ino, uint64_t n)
+static void give_back(struct volume *volume, uint64_t ino, uint64_t n, bool flush)
 {
     struct stripe *s = get_stripe(volume, ino);
     bool unlinked = false, held = false;
@@ -350,10 +350,19 @@ void volume_forget(struct volume *volume, uint64_t ino, uint64_t n)
     pthread_mutex_unlock(&s->table_lock);
     if (unlinked)
         tend_add(volume, WORK_INODE, ino);
-    else if (held)
+    else if (held && flush)
         tend_add(volume, WORK_FLUSH, ino);
-    if (unlinked || held)
-        tend_inline(volume);
+}
+
+void inodes_uncount_lookup(struct volume *volume, uint64_t ino)
+{
+    give_back(volume, ino, 1, false);
+}
+
+void volume_forget(struct volume *volume, uint64_t ino, uint64_t n)
+{
+    give_back(volume, ino, n, true);
+    tend_inline(volume);
 }
 
 void inodes_attr(const struct inode *inode, struct volume_attr *attr)

@@ -39,7 +39,7 @@ static int look_up_root(struct volume *volume, struct volume_attr *out)
         return error;
     error = volume_getattr(volume, VOLUME_ROOT, out);
     if (error)
-        volume_forget(volume, VOLUME_ROOT, 1);
+        inodes_uncount_lookup(volume, VOLUME_ROOT);
     return error;
 }
 

@@ -61,7 +61,7 @@ static int offer(struct listing *l, bool same_follows)
     if (l->fn(l->arg, &entry))
         return 1;
     if (l->attrs)
-        volume_forget(l->volume, l->ino, 1);
+        inodes_uncount_lookup(l->volume, l->ino);
     return 0;
 }
 

@@ -137,6 +137,8 @@ bool inodes_is_held(struct volume *volume, uint64_t ino);
 uint64_t inodes_first_held(struct volume *volume, bool lazy, size_t *count);
 
 KEG_CHECKED int inodes_count_lookup(struct volume *volume, uint64_t ino);
+/* Takes it back, when nobody got to know of it. */
+void inodes_uncount_lookup(struct volume *volume, uint64_t ino);
 uint64_t inodes_lookups(struct volume *volume, uint64_t ino);
 /* The inode has lost its last name. The stripe is locked exclusively. */
 void inodes_unlinked(struct volume *volume, uint64_t ino);
@@ -155,8 +157,8 @@ struct change {
     struct keg_batch batch;
     int error;
     unsigned notes;
-    struct {
-        enum { NOTE_LOGGED, NOTE_UNLINKED, NOTE_WORK } kind;
+    struct change_note {
+        enum change_noted { NOTE_LOGGED, NOTE_UNLINKED, NOTE_WORK } kind;
         struct work work;
     } note[CHANGE_NOTES]; /* to be done when it is committed */
     struct chunk *chunks;

@@ -51,8 +51,10 @@ static inline KEG_CHECKED int fixture_open(struct fixture *f)
     if (error)
         return error;
     error = volume_open(f->keg, &options, &f->volume);
-    if (error)
+    if (error) {
         (void)!keg_close(f->keg);
+        f->volume = NULL;
+    }
     return error;
 }
 
