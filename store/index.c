@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The index as a B+-tree of pages of just under 4 KiB (index_page.c). Entries are in the leaves;
+ * The index as a B+-tree of pages of 4 KiB (index_page.c). Entries are in the leaves;
  * inner pages hold separators, cut to the shortest key that parts two neighbours, and children.
  *
  * Invariants: the keys below child c of an inner page are >= separator c-1 and < separator c; all
@@ -20,9 +20,9 @@
  *
  * Memory. A put uses at most one new page for each level and one for a new root, so n puts use at
  * most n times that; a new root has room for more separators than any put needs before n of them
- * have paid for the next level. index_reserve keeps that many in a pool. A put first counts the
- * pages that it may need and takes none until it has them all, so it fails before it changes
- * anything.
+ * have paid for the next level. index_reserve sees to it that the pool has that many. A put first
+ * counts the pages that it may need and takes none until it has them all, so it fails before it
+ * changes anything.
  *
  * Removal never needs memory: separators are only taken out, never replaced by longer ones. A page
  * that gets too empty is merged with a neighbour below the same parent, if the two fit well into
@@ -41,7 +41,7 @@ int index_new(struct index **out)
 
     if (!index)
         return -ENOMEM;
-    if (index_tree_fill(index, 1) < 0) {
+    if (index_pool_fill(&index->pool, 1) < 0) {
         free(index);
         return -ENOMEM;
     }
@@ -50,20 +50,11 @@ int index_new(struct index **out)
     return 0;
 }
 
-static void free_below(struct index_page *page)
-{
-    if (page->level)
-        for (size_t i = 0; i <= page->count; i++)
-            free_below(index_page_child(page, i));
-    free(page);
-}
-
 void index_free(struct index *index)
 {
     if (!index)
         return;
-    free_below(index->root);
-    index_tree_trim(index, 0);
+    index_pool_free(&index->pool);
     free(index);
 }
 
@@ -73,8 +64,7 @@ int index_reserve(struct index *index, size_t puts)
 
     if (__builtin_mul_overflow(puts, index->root->level + 2U, &pages))
         return -ENOMEM;
-    index_tree_trim(index, pages > INDEX_TREE_POOL ? pages : INDEX_TREE_POOL);
-    return index_tree_fill(index, pages);
+    return index_pool_reserve(&index->pool, pages);
 }
 
 /* ---- Reading ---- */
@@ -199,5 +189,5 @@ uint64_t index_count(const struct index *index)
 
 uint64_t index_bytes(const struct index *index)
 {
-    return sizeof *index + (index->pages + index->pooled) * (INDEX_PAGE_SIZE + 16ULL);
+    return sizeof *index + index->pages * INDEX_PAGE_SIZE + index_pool_bytes(&index->pool);
 }

@@ -2,12 +2,12 @@
 /* Takes out what is gone; index.c has the essay. */
 #include "index_tree.h"
 #include <assert.h>
-#include <string.h>
 
 enum {
-    SPARSE = INDEX_TREE_CAPACITY * 2 /
-             5, /* a page with fewer bytes looks for a neighbour to merge with, */
-    MERGED_MAX = INDEX_TREE_CAPACITY * 4 / 5, /* and finds it if the two have fewer than this */
+    /* A page with fewer bytes looks for a neighbour to merge with, and finds it if the two have no
+     * more than so many. */
+    SPARSE = INDEX_TREE_CAPACITY * 2 / 5,
+    MERGED_MAX = INDEX_TREE_CAPACITY * 4 / 5,
 };
 
 static bool writer_copy_inner(struct index_writer *writer, const struct index_page *parent,
@@ -56,7 +56,7 @@ static bool merge(struct index *index, struct index_page *parent, size_t child)
         return false;
     if (!join(&wide, parent, child))
         return false;
-    memcpy(left, &wide.page, INDEX_PAGE_SIZE);
+    index_page_assign(left, &wide);
     index_page_remove(parent, child);
     index_tree_give(index, right);
     return true;
@@ -101,7 +101,7 @@ static void prune_leaf(struct index *index, struct index_page *leaf)
     if (wide.page.count == leaf->count)
         return;
     index->keys -= (uint64_t)(leaf->count - wide.page.count);
-    memcpy(leaf, &wide.page, INDEX_PAGE_SIZE);
+    index_page_assign(leaf, &wide);
 }
 
 static void prune(struct index *index, struct index_page *page)

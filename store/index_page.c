@@ -153,7 +153,20 @@ static size_t heads_end(const struct index_page *page)
 
 void index_page_init(struct index_page *page, uint16_t size, uint8_t level)
 {
-    *page = (struct index_page){.size = size, .top = size, .level = level};
+    page->size = page->top = size;
+    page->count = page->dead = page->last = 0;
+    page->level = level;
+    page->run = 0;
+    page->base = 0;
+    page->next = NULL;
+}
+
+void index_page_assign(struct index_page *page, const union index_scratch *from)
+{
+    struct index_slab *slab = page->slab;
+
+    memcpy(page, from->room, INDEX_PAGE_SIZE);
+    page->slab = slab;
 }
 
 size_t index_page_live(const struct index_page *page)

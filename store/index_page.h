@@ -9,7 +9,7 @@
 #include "index_leaf.h"
 
 enum {
-    INDEX_PAGE_SIZE = 4080, /* with the allocator's own word just under 4 KiB */
+    INDEX_PAGE_SIZE = 4096, /* bytes */
     INDEX_PAGE_SCRATCH = 2 * INDEX_PAGE_SIZE,
     INDEX_PAGE_BODY_MAX = 5 + KEG_KEY_MAX + INDEX_LEAF_MAX, /* bytes */
 };
@@ -27,6 +27,7 @@ struct index_page {
         struct index_page *first; /* inner: the child below the first separator */
     };
     struct index_page *next; /* leaf: the next one in order; unused page: the next in the pool */
+    struct index_slab *slab; /* that it is from (index_pool.c) */
     uint32_t heads[];
 };
 
@@ -44,7 +45,10 @@ struct index_spot {
     bool exact;
 };
 
+/* Makes it an empty page; slab stays as it is. */
 void index_page_init(struct index_page *page, uint16_t size, uint8_t level);
+/* Copies a page of INDEX_PAGE_SIZE over this one; slab stays as it is. */
+void index_page_assign(struct index_page *page, const union index_scratch *from);
 void index_page_find(const struct index_page *page, struct keg_bytes key, struct index_spot *spot);
 size_t index_page_live(const struct index_page *page); /* bytes in use behind the struct */
 size_t index_page_room(const struct index_page *page); /* bytes that can hold more */

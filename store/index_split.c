@@ -210,7 +210,7 @@ int index_split_put(struct index *index, const struct index_path *path, struct k
     union index_scratch wide;
     size_t wanted = 0, len;
     bool fits;
-    int err = index_tree_fill(index, pages_needed(index, path));
+    int err = index_pool_fill(&index->pool, pages_needed(index, path));
 
     if (err < 0)
         return err;

@@ -1,29 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "index_tree.h"
-#include <assert.h>
-#include <errno.h>
-#include <stdlib.h>
-
-int index_tree_fill(struct index *index, size_t pages)
-{
-    while (index->pooled < pages) {
-        struct index_page *page = malloc(INDEX_PAGE_SIZE);
-        if (!page)
-            return -ENOMEM;
-        page->next = index->pool;
-        index->pool = page;
-        index->pooled++;
-    }
-    return 0;
-}
 
 struct index_page *index_tree_take(struct index *index, uint8_t level)
 {
-    struct index_page *page = index->pool;
+    struct index_page *page = index_pool_take(&index->pool);
 
-    assert(page);
-    index->pool = page->next;
-    index->pooled--;
     index->pages++;
     index_page_init(page, INDEX_PAGE_SIZE, level);
     return page;
@@ -32,23 +13,20 @@ struct index_page *index_tree_take(struct index *index, uint8_t level)
 void index_tree_give(struct index *index, struct index_page *page)
 {
     index->pages--;
-    if (index->pooled >= INDEX_TREE_POOL) {
-        free(page);
-        return;
-    }
-    page->next = index->pool;
-    index->pool = page;
-    index->pooled++;
+    index_pool_give(&index->pool, page);
 }
 
-void index_tree_trim(struct index *index, size_t pages)
+/* Fetches what a search will look at, all at once: the struct and the heads, and the end, where the
+ * first entry's body usually is. */
+static void prefetch(const struct index_page *page)
 {
-    while (index->pooled > pages) {
-        struct index_page *page = index->pool;
-        index->pool = page->next;
-        index->pooled--;
-        free(page);
-    }
+    enum { LINE = 64, HEADS = 7 };
+    const char *bytes = (const char *)page;
+
+    for (size_t i = 0; i < HEADS; i++)
+        __builtin_prefetch(bytes + i * LINE);
+    __builtin_prefetch(bytes + INDEX_PAGE_SIZE - 1);
+    __builtin_prefetch(bytes + INDEX_PAGE_SIZE - 1 - LINE);
 }
 
 static const struct index_page *step(const struct index_page *page, struct keg_bytes key,
@@ -58,7 +36,9 @@ static const struct index_page *step(const struct index_page *page, struct keg_b
 
     index_page_find(page, key, &spot);
     *child = spot.pos + spot.exact;
-    return index_page_child(page, *child);
+    page = index_page_child(page, *child);
+    prefetch(page);
+    return page;
 }
 
 const struct index_page *index_tree_leaf(const struct index *index, struct keg_bytes key)

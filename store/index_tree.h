@@ -3,11 +3,10 @@
 #ifndef INDEX_TREE_H
 #define INDEX_TREE_H
 
-#include "index_page.h"
+#include "index_pool.h"
 
 enum {
     INDEX_TREE_LEVELS = 40, /* at most: an inner page has two children when it comes to be */
-    INDEX_TREE_POOL = 64,   /* pages kept for later */
     INDEX_TREE_CAPACITY = INDEX_PAGE_SIZE - (int)sizeof(struct index_page), /* bytes of a page */
     INDEX_TREE_ENTRY = 4 + INDEX_PAGE_BODY_MAX, /* bytes of the longest entry of a leaf, */
     INDEX_TREE_SEPARATOR = 4 + 5 + KEG_KEY_MAX + (int)sizeof(void *) + 2, /* and of a separator */
@@ -16,9 +15,8 @@ enum {
 struct index {
     struct index_page *root;
     uint64_t keys;
-    uint64_t pages;          /* in the tree */
-    struct index_page *pool; /* unused ones */
-    size_t pooled;
+    uint64_t pages;         /* in the tree */
+    struct index_pool pool; /* of pages that are not */
 };
 
 /* The way from the root to a leaf: page[l] is at level l, and the next one its child child[l]. */
@@ -27,10 +25,7 @@ struct index_path {
     size_t child[INDEX_TREE_LEVELS];
 };
 
-/* index_tree.c: sees to it that the pool has that many pages, or no more than that many. */
-KEG_CHECKED int index_tree_fill(struct index *index, size_t pages); /* -ENOMEM */
-void index_tree_trim(struct index *index, size_t pages);
-/* A page of the pool, which is not empty. */
+/* index_tree.c: a page of the pool, which has one, and back. */
 struct index_page *index_tree_take(struct index *index, uint8_t level);
 void index_tree_give(struct index *index, struct index_page *page);
 /* The leaf where key is or belongs. */

@@ -10,23 +10,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 /* cmocka wants the above first. */
 #include <cmocka.h>
 
-/* ---- A malloc that fails on demand (the linker wraps it) ---- */
+/* ---- Memory that fails on demand (the linker wraps these) ---- */
 
 static long fail_after = -1; /* calls that still succeed; -1: all */
 
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+/* The name that mmap has in the library where file offsets are asked to be 64-bit. */
+void *__real_mmap64(void *at, size_t len, int access, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *at, size_t len, int access, int flags, int fd, off_t offset);
 
-void *__wrap_malloc(size_t size)
+static bool fails(void)
 {
-    if (fail_after == 0)
-        return NULL;
     if (fail_after > 0)
         fail_after--;
-    return __real_malloc(size);
+    else if (fail_after == 0)
+        return true;
+    return false;
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_mmap64(void *at, size_t len, int access, int flags, int fd, off_t offset)
+{
+    return fails() ? MAP_FAILED : __real_mmap64(at, len, access, flags, fd, offset);
 }
 
 /* ---- Random numbers: xorshift64* ---- */
@@ -140,35 +154,14 @@ static struct index_place random_place(struct model *model)
     return place;
 }
 
-/* Only in the model, where key is. */
+/* Only in the model. */
 static void model_set(struct model *model, struct keg_bytes key, const struct index_place *place,
                       struct keg_bytes meta)
 {
     bool exact;
-    struct item *item = model->items[model_find(model, key, &exact)];
-
-    item->place = *place;
-    item->meta_len = (uint8_t)meta.len;
-    if (meta.len)
-        memcpy(item->meta, meta.data, meta.len);
-}
-
-static void model_put(struct model *model, struct keg_bytes key, const struct index_place *place,
-                      struct keg_bytes meta)
-{
-    struct index_place old;
-    uint8_t old_meta_len;
-    bool exact;
     size_t at = model_find(model, key, &exact);
 
-    fail_after = model->starved ? 0 : -1;
-    int got = index_put(model->index, key, place, meta, &old, &old_meta_len);
-    fail_after = -1;
-    assert_int_equal(got, exact);
-    if (exact) {
-        assert_place(&model->items[at]->place, &old);
-        assert_int_equal(model->items[at]->meta_len, old_meta_len);
-    } else {
+    if (!exact) {
         if (model->count == model->capacity) {
             model->capacity = 2 * model->capacity + 64;
             model->items = realloc(model->items, model->capacity * sizeof *model->items);
@@ -182,7 +175,33 @@ static void model_put(struct model *model, struct keg_bytes key, const struct in
         model->items[at]->key_len = key.len;
         model->count++;
     }
+    model->items[at]->place = *place;
+    model->items[at]->meta_len = (uint8_t)meta.len;
+    if (meta.len)
+        memcpy(model->items[at]->meta, meta.data, meta.len);
+}
+
+/* In both, and they agree on what was there. */
+static int model_put(struct model *model, struct keg_bytes key, const struct index_place *place,
+                     struct keg_bytes meta)
+{
+    struct index_place old;
+    uint8_t old_meta_len;
+    bool exact;
+    size_t at = model_find(model, key, &exact);
+
+    fail_after = model->starved ? 0 : -1;
+    int got = index_put(model->index, key, place, meta, &old, &old_meta_len);
+    fail_after = -1;
+    if (got == -ENOMEM)
+        return got;
+    assert_int_equal(got, exact);
+    if (exact) {
+        assert_place(&model->items[at]->place, &old);
+        assert_int_equal(model->items[at]->meta_len, old_meta_len);
+    }
     model_set(model, key, place, meta);
+    return 0;
 }
 
 static void model_delete(struct model *model, struct keg_bytes key)
@@ -260,7 +279,7 @@ static void model_scan(const struct model *model, struct keg_bytes from, size_t 
 
 static void model_check(const struct model *model)
 {
-    struct keg_bytes none = {NULL, 0};
+    struct keg_bytes none = {"", 0};
 
     assert_int_equal(index_check(model->index), 0);
     assert_int_equal(index_count(model->index), model->count);
@@ -385,12 +404,17 @@ static struct keg_bytes random_meta(uint8_t *room)
     return (struct keg_bytes){room, len};
 }
 
-static void put_random(struct model *model, const struct key *key)
+static int try_random(struct model *model, const struct key *key)
 {
     uint8_t room[KEG_META_MAX];
     struct index_place place = random_place(model);
 
-    model_put(model, key_of(key), &place, random_meta(room));
+    return model_put(model, key_of(key), &place, random_meta(room));
+}
+
+static void put_random(struct model *model, const struct key *key)
+{
+    assert_int_equal(try_random(model, key), 0);
 }
 
 static struct keg_bytes any_key(const struct model *model)
@@ -511,7 +535,8 @@ static void test_limits(void **unused)
         struct index_place place = {sequences[rnd(7)],       rnd(2) ? UINT32_MAX : 0,
                                     rnd(2) ? UINT32_MAX : 0, (uint32_t)(rnd(2) * KEG_VALUE_MAX),
                                     rnd(2) ? UINT32_MAX : 0, rnd(2)};
-        model_put(&model, key_of(&key), &place, (struct keg_bytes){meta, rnd(2) ? 0 : 255});
+        struct keg_bytes some = {meta, rnd(2) ? 0 : 255};
+        assert_int_equal(model_put(&model, key_of(&key), &place, some), 0);
         model_move(&model, any_key(&model));
         assert_int_equal(index_check(model.index), 0);
     }
@@ -589,46 +614,77 @@ static void test_reserve(void **unused)
 /* Without index_reserve a put that finds no memory changes nothing. */
 static void test_no_memory(void **unused)
 {
-    struct index_place place = {.sequence = 7};
-    size_t refused = 0;
     struct index *none;
+    size_t all = 0;
 
     (void)unused;
-    fail_after = 0;
-    assert_int_equal(index_new(&none), -ENOMEM);
+    for (long n = 0; n < 2; n++) {
+        fail_after = n;
+        assert_int_equal(index_new(&none), -ENOMEM);
+    }
     fail_after = -1;
     for (size_t shape = 0; shape < SHAPES; shape++) {
         struct model model;
+        size_t refused = 0;
         rnd_begin(4000 + shape);
         model_init(&model);
-        for (uint64_t n = 0; n < shapes[shape].puts / 4; n++) {
+        for (uint64_t n = 0; n < 5 * shapes[shape].puts && refused < 60; n++) {
             struct key key;
-            uint8_t room[KEG_META_MAX];
-            struct keg_bytes meta = random_meta(room);
-            bool exact;
             shapes[shape].fn(&key, n);
-            fail_after = (long)rnd(2);
-            int got = index_put(model.index, key_of(&key), &place, meta, NULL, NULL);
-            fail_after = -1;
-            refused += got == -ENOMEM;
-            model_find(&model, key_of(&key), &exact);
-            assert_true(got == -ENOMEM || got == exact);
-            if (got == 1)
-                model_set(&model, key_of(&key), &place, meta);
-            if (got == 0)
-                assert_int_equal(index_delete(model.index, key_of(&key), NULL, NULL), 0);
+            model.starved = rnd(64) != 0;
+            int got = try_random(&model, &key);
+            assert_true(got == 0 || (got == -ENOMEM && model.starved));
+            refused += got < 0;
             model_get(&model, key_of(&key));
-            put_random(&model, &key);
+            if (got < 0 && refused % 6 == 0)
+                assert_int_equal(index_check(model.index), 0);
         }
         model_check(&model);
-        fail_after = 3;
-        assert_int_equal(index_reserve(model.index, 1000), -ENOMEM);
+        all += refused;
+        fail_after = 1;
+        assert_int_equal(index_reserve(model.index, 4000), -ENOMEM);
         fail_after = -1;
         assert_int_equal(index_reserve(model.index, SIZE_MAX), -ENOMEM);
         model_check(&model);
         model_free(&model);
     }
-    assert_true(refused > 0);
+    assert_true(all > 200);
+}
+
+/* Many slabs of pages, and all of them come back. */
+static void test_slabs(void **unused)
+{
+    enum { KEYS = 80000 };
+    struct index_place place = {.sequence = 1};
+    struct index *index;
+    struct key key;
+
+    (void)unused;
+    assert_int_equal(index_new(&index), 0);
+    assert_int_equal(index_reserve(index, 10000), 0);
+    assert_true(index_bytes(index) < 64 * 1024); /* nothing of it is touched */
+    for (int round = 0; round < 2; round++) {
+        uint8_t meta[120] = {0};
+        rnd_begin(6000);
+        for (size_t n = 0; n < KEYS; n++) {
+            key_random(&key, n);
+            assert_int_equal(
+                index_put(index, key_of(&key), &place, (struct keg_bytes){meta, 120}, NULL, NULL),
+                0);
+        }
+        assert_true(index_bytes(index) > KEYS * 140);
+        assert_int_equal(index_check(index), 0);
+        rnd_begin(6000);
+        for (size_t n = 0; n < KEYS; n++) {
+            key_random(&key, n);
+            assert_int_equal(index_delete(index, key_of(&key), NULL, NULL), 0);
+        }
+        assert_int_equal(index_check(index), 0);
+        assert_int_equal(index_count(index), 0);
+        assert_true(index_bytes(index) < 400 * 1024);
+        assert_int_equal(index_reserve(index, 0), 0);
+    }
+    index_free(index);
 }
 
 /* Bytes that one key takes, without those that cannot be had for less. */
@@ -656,8 +712,8 @@ static void test_density(void **unused)
 {
     (void)unused;
     rnd_begin(5000);
-    double ascending = overhead(key_ascending, 100000, 1);
-    double random = overhead(key_random, 100000, 15);
+    double ascending = overhead(key_ascending, 50000, 1);
+    double random = overhead(key_random, 50000, 15);
     print_message("bytes a key beside what parts it from its neighbour: ascending %.1f, "
                   "random %.1f\n",
                   ascending, random);
@@ -671,7 +727,7 @@ int main(void)
         cmocka_unit_test(test_empty),   cmocka_unit_test(test_limits),
         cmocka_unit_test(test_model),   cmocka_unit_test(test_tombstones),
         cmocka_unit_test(test_reserve), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_density),
+        cmocka_unit_test(test_slabs),   cmocka_unit_test(test_density),
     };
     const char *given = getenv("TEST_SEED");
 
