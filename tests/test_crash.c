@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-enum { SEGMENT = 64 << 10, STEPS = 160 };
+enum { SEGMENT = 64 << 10, STEPS = 120 };
 
 /* Under a sanitizer every seventh I/O has to do. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -326,9 +326,9 @@ static void test_fail_every_io(void **state)
 
     (void)state;
     assert_true(fail_everywhere(ENV_FAULT_EIO, false, seed, STRIDE) > STEPS / STRIDE);
-    assert_true(fail_everywhere(ENV_FAULT_EIO, true, seed, 3 * STRIDE) > STEPS / STRIDE);
-    assert_true(fail_everywhere(ENV_FAULT_ENOSPC, false, seed, 3 * STRIDE) > STEPS / 2 / STRIDE);
-    assert_true(fail_everywhere(ENV_FAULT_ENOSPC, true, seed, 3 * STRIDE) > STEPS / 2 / STRIDE);
+    assert_true(fail_everywhere(ENV_FAULT_EIO, true, seed, 5 * STRIDE) > STEPS / 2 / STRIDE);
+    assert_true(fail_everywhere(ENV_FAULT_ENOSPC, false, seed, 5 * STRIDE) > STEPS / 5 / STRIDE);
+    assert_true(fail_everywhere(ENV_FAULT_ENOSPC, true, seed, 5 * STRIDE) > STEPS / 5 / STRIDE);
 }
 
 int main(void)
