@@ -76,32 +76,45 @@ void inodes_unlock_one(struct volume *volume, uint64_t ino)
     pthread_rwlock_unlock(&get_stripe(volume, ino)->lock);
 }
 
-int inodes_init(struct volume *volume)
+int inodes_lock_init(pthread_rwlock_t *lock)
 {
     pthread_rwlockattr_t attr;
     int error = pthread_rwlockattr_init(&attr);
     if (error)
         return -error;
-    /* Else a file that is always being read could never be written. */
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    error = pthread_rwlock_init(lock, &attr);
+    pthread_rwlockattr_destroy(&attr);
+    return -error;
+}
+
+static void destroy_stripe(struct stripe *s)
+{
+    for (size_t k = 0; k < s->capacity; k++)
+        free(s->slots[k].held);
+    free(s->slots);
+    pthread_mutex_destroy(&s->table_lock);
+    pthread_rwlock_destroy(&s->lock);
+}
+
+int inodes_init(struct volume *volume)
+{
     for (int i = 0; i < STRIPES; i++) {
-        pthread_rwlock_init(&volume->stripes[i].lock, &attr);
+        int error = inodes_lock_init(&volume->stripes[i].lock);
+        if (error) {
+            while (i-- > 0)
+                destroy_stripe(&volume->stripes[i]);
+            return error;
+        }
         pthread_mutex_init(&volume->stripes[i].table_lock, NULL);
     }
-    pthread_rwlockattr_destroy(&attr);
     return 0;
 }
 
 void inodes_destroy(struct volume *volume)
 {
-    for (int i = 0; i < STRIPES; i++) {
-        struct stripe *s = &volume->stripes[i];
-        for (size_t k = 0; k < s->capacity; k++)
-            free(s->slots[k].held);
-        free(s->slots);
-        pthread_mutex_destroy(&s->table_lock);
-        pthread_rwlock_destroy(&s->lock);
-    }
+    for (int i = 0; i < STRIPES; i++)
+        destroy_stripe(&volume->stripes[i]);
 }
 
 /* ---- The table; all under table_lock ---- */

@@ -2,8 +2,8 @@
 /*
  * Verifies that the keys of a volume make up a sound tree.
  *
- * It looks at what is in the store, not at what is held in memory, with every stripe locked shared:
- * readers go on, changes wait. One pass over each kind of key in order; what names and extents say
+ * It looks at what is in the store, not at what is held in memory, with the gate shut: readers go
+ * on, changes wait. One pass over each kind of key in order; what names and extents say
  * is summed up beside the inodes, and compared at the end. The store's own check reads the bytes;
  * this one reads metas only. It takes some 80 bytes of memory for each inode.
  */
@@ -374,11 +374,9 @@ static int check_all(struct treecheck *c)
 ssize_t volume_check(struct volume *volume, void (*found)(void *arg, const char *text), void *arg)
 {
     struct treecheck c = {.volume = volume, .found = found, .arg = arg};
-    for (int i = 0; i < STRIPES; i++)
-        pthread_rwlock_rdlock(&volume->stripes[i].lock);
+    pthread_rwlock_wrlock(&volume->gate);
     int error = check_all(&c);
-    for (int i = STRIPES; i > 0; i--)
-        pthread_rwlock_unlock(&volume->stripes[i - 1].lock);
+    pthread_rwlock_unlock(&volume->gate);
     free(c.inodes);
     free(c.contents);
     free(c.orphans);

@@ -188,10 +188,32 @@ static int load(struct volume *volume, const struct volume_options *options)
     return error;
 }
 
+static int init_locks(struct volume *volume)
+{
+    int error = tend_init(volume);
+    if (error)
+        return error;
+    error = inodes_lock_init(&volume->gate);
+    if (!error) {
+        error = inodes_init(volume);
+        if (error)
+            pthread_rwlock_destroy(&volume->gate);
+    }
+    if (error) {
+        tend_destroy(volume);
+        return error;
+    }
+    pthread_mutex_init(&volume->rename_lock, NULL);
+    pthread_mutex_init(&volume->id_lock, NULL);
+    pthread_mutex_init(&volume->count_lock, NULL);
+    return 0;
+}
+
 static void destroy(struct volume *volume)
 {
     tend_destroy(volume);
     inodes_destroy(volume);
+    pthread_rwlock_destroy(&volume->gate);
     pthread_mutex_destroy(&volume->rename_lock);
     pthread_mutex_destroy(&volume->id_lock);
     pthread_mutex_destroy(&volume->count_lock);
@@ -211,17 +233,12 @@ int volume_open(struct keg *keg, const struct volume_options *options, struct vo
     volume->now_arg = options->now_arg;
     volume->hold_ms = options->hold_ms ? options->hold_ms : HOLD_MS;
     volume->hash_mask = UINT64_MAX;
-    int error = tend_init(volume);
+    int error = init_locks(volume);
     if (error) {
         free(volume);
         return error;
     }
-    pthread_mutex_init(&volume->rename_lock, NULL);
-    pthread_mutex_init(&volume->id_lock, NULL);
-    pthread_mutex_init(&volume->count_lock, NULL);
-    error = inodes_init(volume);
-    if (!error)
-        error = load(volume, options);
+    error = load(volume, options);
     if (!error)
         error = tend_start(volume);
     if (error) {

@@ -3,8 +3,8 @@
  * What the files behind volume.h share. DESIGN.md tells how they fit together.
  *
  * Lock order: rename_lock, reclaim_lock or count_lock, never two of them; then stripes in ascending
- * order; then any one of table_lock, tend_lock and id_lock, under which only the store's own locks
- * are taken.
+ * order; then id_lock; then gate; then any one of table_lock and tend_lock, under which only the
+ * store's own locks are taken.
  */
 #ifndef VOLUME_INTERNAL_H
 #define VOLUME_INTERNAL_H
@@ -19,7 +19,7 @@ enum {
     IDS_RESERVED = 65536,           /* at a time */
     RECLAIM_MAX = 4096,             /* records of one frame when space is reclaimed */
     RECLAIM_FULL = RECLAIM_MAX - 8, /* from here on, what is left is for inode and orphan keys */
-    LOCK_MAX = 64,                  /* inodes that one operation locks */
+    LOCK_MAX = 32,                  /* inodes that one operation locks */
     WRITE_MAX = 16 << 20,           /* bytes of one write */
     WINDOW_PIECES = 16,             /* extents in a window before they are merged */
     XATTR_VALUE_MAX = 64 << 10,     /* bytes */
@@ -78,6 +78,9 @@ struct volume {
 
     pthread_mutex_t rename_lock; /* which directory is whose child, while one of them moves */
 
+    /* Shared by whoever commits; exclusive, nothing in the store changes. */
+    pthread_rwlock_t gate;
+
     pthread_mutex_t id_lock;
     uint64_t next_id, id_limit; /* ids up to the limit are reserved; under id_lock */
 
@@ -120,6 +123,8 @@ void inodes_lock_one(struct volume *volume, uint64_t ino);
 void inodes_lock_shared(struct volume *volume, uint64_t ino);
 void inodes_unlock_one(struct volume *volume, uint64_t ino);
 
+/* A lock that prefers writers, else a file that is always being read could never be written. */
+KEG_CHECKED int inodes_lock_init(pthread_rwlock_t *lock);
 KEG_CHECKED int inodes_init(struct volume *volume);
 void inodes_destroy(struct volume *volume);
 
