@@ -258,9 +258,12 @@ static void log_libfuse(enum fuse_log_level level, const char *format, va_list a
 static int open_store(struct server *s)
 {
     const struct mount_options *o = s->options;
+    /* What a truncation is held back for comes out of the interval that was promised. */
+    const unsigned interval = o->sync_interval_ms ? (unsigned)o->sync_interval_ms : 1000;
+    const unsigned hold = interval < 4 ? 1 : interval < 2000 ? interval / 4 : 500;
     struct keg_options keg = {.flags = o->readonly ? KEG_READONLY : KEG_CREATE,
                               .segment_size = o->segment_size,
-                              .sync_interval_ms = (unsigned)o->sync_interval_ms,
+                              .sync_interval_ms = interval > hold ? interval - hold : 1,
                               .owner = s->paths->mountpoint};
     struct volume_options volume = {.flags = (o->readonly ? VOLUME_READONLY : VOLUME_CREATE) |
                                              (o->relatime ? (unsigned)VOLUME_RELATIME : 0),

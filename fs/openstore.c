@@ -80,6 +80,7 @@ int openstore_open(const char *dir, const struct keg_options *keg,
                    const struct volume_options *volume, struct openstore *out)
 {
     struct keg_options options = *keg;
+    struct volume_options volume_options = *volume;
     memset(out, 0, sizeof *out);
     int err = open_env(dir, keg->flags & KEG_CREATE, out);
     if (err)
@@ -91,7 +92,9 @@ int openstore_open(const char *dir, const struct keg_options *keg,
         keg_env_free(out->env);
         return err;
     }
-    err = volume_open(out->keg, volume, &out->volume);
+    volume_options.log = log_keg;
+    volume_options.log_arg = &out->keeper;
+    err = volume_open(out->keg, &volume_options, &out->volume);
     if (!err)
         return 0;
     if (err == -ENOENT)

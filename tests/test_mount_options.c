@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+#include "log.h"
+#include "mount_options.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static bool parse(struct mount_options *options, const char *list)
+{
+    char copy[256];
+    strcpy(copy, list);
+    mount_options_init(options);
+    return mount_options_parse(options, copy);
+}
+
+static void test_flags(void **state)
+{
+    struct mount_options o;
+    (void)state;
+    assert_true(parse(&o, "ro,relatime,sync,allow_other,dev,suid,nonempty,noexec"));
+    assert_true(o.readonly && o.relatime && o.sync && o.allow_other && o.dev && o.suid &&
+                o.nonempty && o.noexec);
+    assert_true(parse(&o, "ro,rw,dev,nodev,suid,nosuid,noexec,exec,sync,async"));
+    assert_false(o.readonly || o.dev || o.suid || o.noexec || o.sync);
+}
+
+static void test_ignored(void **state)
+{
+    struct mount_options o, fresh;
+    (void)state;
+    mount_options_init(&fresh);
+    assert_true(parse(&o, "defaults,noauto,user,nofail,_netdev,x-systemd.automount,,noatime,"
+                          "x-gvfs-show=1,comment=x"));
+    assert_memory_equal(&o, &fresh, sizeof o);
+}
+
+static void test_numbers(void **state)
+{
+    struct mount_options o;
+    (void)state;
+    assert_true(parse(&o, "segment_size=64K,sync_interval=250,max_threads=3"));
+    assert_int_equal(o.segment_size, 65536);
+    assert_int_equal(o.sync_interval_ms, 250);
+    assert_int_equal(o.max_threads, 3);
+    assert_true(parse(&o, "segment_size=127M"));
+    assert_int_equal(o.segment_size, 127 << 20);
+    assert_true(parse(&o, "segment_size=134217727"));
+    static const char *const wrong[] = {
+        "segment_size",
+        "segment_size=",
+        "segment_size=-1",
+        "segment_size=128M",
+        "segment_size=63K",
+        "segment_size=1G",
+        "segment_size=64MM",
+        "segment_size=134217728",
+        "sync_interval=0",
+        "sync_interval=1K",
+        "max_threads=0",
+        "max_threads=257",
+        "segment_size=18446744073709551616",
+        "segment_size=17592186044416M",
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        if (parse(&o, wrong[i]))
+            fail_msg("taken: %s", wrong[i]);
+}
+
+static void test_unknown(void **state)
+{
+    struct mount_options o;
+    (void)state;
+    assert_false(parse(&o, "rw,bogus"));
+    assert_false(parse(&o, "ro=1"));
+    assert_false(parse(&o, "bogus=1"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_ignored),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_unknown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
