@@ -45,7 +45,9 @@ static int open_locked(struct openstore *s, const struct keg_options *options)
         int err = keg_open(s->env, options, &s->keg);
         if (err != -EBUSY) {
             if (err)
-                log_error("%s", s->keeper.line[0] ? s->keeper.line : strerror(-err));
+                log_error("cannot open the store: %s: %s%s", s->path,
+                          s->keeper.line[0] ? s->keeper.line : strerror(-err),
+                          err == -EROFS ? "; read it with -o ro" : "");
             s->keeper.hold = false;
             return err;
         }
