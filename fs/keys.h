@@ -16,7 +16,7 @@
 enum {
     KEYS_NAME_MAX = 255,
     KEYS_MAX = 17 + KEYS_NAME_MAX, /* bytes of the longest key */
-    KEYS_INODE_META_MAX = 132,     /* bytes of the longest meta of an inode */
+    KEYS_INODE_META_MAX = 124,     /* bytes of the longest meta of an inode */
     KEYS_NAME_META_MAX = 11,       /* of a name */
     KEYS_SUPER_META_SIZE = 26,     /* of the superblock */
     KEYS_SECRET_SIZE = 16,         /* bytes of the secret behind the hash of names */

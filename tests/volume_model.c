@@ -298,6 +298,12 @@ static void remember(struct model *m)
     free(text);
 }
 
+void model_keep_history(struct model *m)
+{
+    m->keep_history = true;
+    remember(m);
+}
+
 /* All that is held is logged, one by one, the oldest first. */
 static void flush_held(struct model *m)
 {

@@ -52,6 +52,8 @@ struct model {
 };
 
 void model_begin(struct model *model, struct fixture *fixture);
+/* The tree is as it is now from here on; it is durable. */
+void model_keep_history(struct model *model);
 void model_end(struct model *model);
 
 /* One random operation on both. 0: they agree; 1: they do not (said on stdout); if history is kept,
