@@ -72,4 +72,21 @@ uint64_t model_hash(const char *text);
 /* Compares both trees, and checks the volume's. Returns as model_step. */
 int model_compare(struct model *model);
 
+/* ---- For the operations; trees change only through these ---- */
+
+extern const char *const model_xattrs[MODEL_XATTRS];
+struct model_name *model_find_name(struct model *model, int dir, const char *name);
+unsigned model_count_names(const struct model *model, int dir, bool dirs_only);
+void model_add_name(struct model *model, int dir, const char *name, int node);
+bool model_is_full(const struct model *model); /* no room for another node or name */
+int model_new_node(struct model *model, uint32_t mode);
+/* What is held of the node is logged, or of no account any more. */
+void model_drop_held(struct model_node *node);
+/* Frees the node if nobody has it any more. */
+void model_unuse(struct model *model, int node);
+/* The tree, as a crash would leave it now, is one that may be found. */
+void model_remember(struct model *model);
+/* All that is held is logged, one by one, the oldest first. */
+void model_flush_held(struct model *model);
+
 #endif
