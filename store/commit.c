@@ -14,10 +14,11 @@
  * it acknowledges is what had been appended before its sync began. Appends go on meanwhile.
  *
  * Failures. Sequence numbers are spent when they are assigned and never used again, since a failed
- * append may be on disk all the same. After -ENOSPC the next frame is written at the same place:
- * what is left of the failed one behind it has lower sequence numbers and so is never taken for the
- * log's continuation. Any other failed append, and any failed sync, poisons the store. A frame that
- * has been appended can no longer fail: room in the index was reserved before.
+ * append may be on disk all the same. After -ENOSPC what it left is cut off, the frames that free
+ * space are tried again without the others, and the next frame is written at the same place: what a
+ * crash brings back of the failed one behind it has lower sequence numbers and so is never taken
+ * for the log's continuation. Any other failed append, and any failed sync, poisons the store. A
+ * frame that has been appended can no longer fail: room in the index was reserved before.
  *
  * Rejected: a thread of its own for the log (a hand-over costs more than the append), and a lock
  * around append and apply without the queue (no shared writes, and no order among waiters).
@@ -168,18 +169,31 @@ static int take_space(struct keg *keg, uint64_t bytes, unsigned flags)
     return 0;
 }
 
-/* Rolls if the next frame does not fit. A disk too full to roll does not stop what frees space. */
-static int make_place(struct keg *keg, uint64_t bytes, unsigned flags)
+/* Rolls if the next frames do not fit. */
+static int make_place(struct keg *keg, uint64_t bytes)
 {
     uint64_t length = atomic_load(&keg->active->length);
-    int err;
 
     if (length == FORMAT_SEGMENT_SIZE || length + bytes + FORMAT_FOOTER_SIZE <= keg->segment_size)
         return 0;
-    err = roll_active(keg);
-    if (err == -ENOSPC && (flags & KEG_FREEING) && length < OVERSTAY * keg->segment_size)
-        return 0;
-    return err;
+    return roll_active(keg);
+}
+
+/* Space is short: in the group there remains only what frees some. False: that changes nothing. */
+static bool refuse_puts(struct waiter *leader, struct waiter *last)
+{
+    bool refused = false, left = false;
+
+    for (struct waiter *w = leader;; w = w->next) {
+        if (!w->result && !(w->flags & KEG_FREEING)) {
+            w->result = -ENOSPC;
+            refused = true;
+        }
+        left = left || !w->result;
+        if (w == last)
+            break;
+    }
+    return refused && left;
 }
 
 static int append_pieces(struct keg_file *file, uint64_t at, const struct iovec *iov, int count)
@@ -220,9 +234,13 @@ static int append_group(struct keg *keg, struct waiter *leader, struct waiter *l
         err = count ? append_pieces(active->file, at, pieces, count) : 0;
     }
     atomic_fetch_add(&keg->counters.appends, 1);
-    if (err && err != -ENOSPC && err != -EDQUOT)
+    if (err == -EDQUOT)
+        err = -ENOSPC;
+    if (err == -ENOSPC)
+        roll_cut(keg);
+    else if (err)
         keg_poison(keg, "appending to", active->id, err);
-    return err == -EDQUOT ? -ENOSPC : err;
+    return err;
 }
 
 /* Gives each frame of the group its place and sequence; frames that may not go get a result.
@@ -364,7 +382,6 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
 {
     uint64_t bytes = 0;
     size_t puts = 0;
-    unsigned flags = KEG_FREEING;
     int err = keg_writable(keg);
 
     if (err)
@@ -372,11 +389,15 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
     for (struct waiter *w = leader;; w = w->next) {
         bytes += format_frame_span(&w->frame->header);
         puts += w->frame->puts;
-        flags &= w->flags;
         if (w == last)
             break;
     }
-    err = make_place(keg, bytes, flags);
+    err = make_place(keg, bytes);
+    if (err == -ENOSPC && atomic_load(&keg->active->length) < OVERSTAY * keg->segment_size) {
+        /* A disk too full to roll does not stop what frees space. */
+        refuse_puts(leader, last);
+        err = 0;
+    }
     if (err)
         return err;
     pthread_rwlock_wrlock(&keg->index_lock);
@@ -385,21 +406,28 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
     return err;
 }
 
+static int log_group(struct keg *keg, struct waiter *leader, struct waiter *last)
+{
+    uint64_t bytes = place_group(keg, leader, last);
+    int err = bytes ? append_group(keg, leader, last) : 0;
+
+    if (!err && bytes)
+        apply_group(keg, leader, last, bytes);
+    return err;
+}
+
 static void lead_group(struct keg *keg, struct waiter *leader)
 {
     struct waiter *last = choose_group(keg, leader);
     struct segment *before = keg->active;
-    uint64_t bytes;
     bool rolled;
     int err = prepare_group(keg, leader, last);
 
     rolled = keg->active != before;
-    if (!err) {
-        bytes = place_group(keg, leader, last);
-        err = bytes ? append_group(keg, leader, last) : 0;
-        if (!err && bytes)
-            apply_group(keg, leader, last, bytes);
-    }
+    if (!err)
+        err = log_group(keg, leader, last);
+    if (err == -ENOSPC && !keg_writable(keg) && refuse_puts(leader, last))
+        err = log_group(keg, leader, last);
     if (err)
         fail_group(leader, last, err);
     dequeue(keg, leader, last);

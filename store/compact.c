@@ -47,6 +47,7 @@ struct run {
     struct segment *inputs[POLICY_GROUP_MAX];
     size_t count;
     bool slow;
+    bool again; /* a hint was lost, and is to be made first */
     keg_progress_fn *progress;
     void *arg;
     uint64_t done, total; /* bytes, over all runs of a call */
@@ -83,11 +84,11 @@ static int copy_record(struct run *run, struct output *output, const struct merg
     if (input->entry.type == FORMAT_TOMBSTONE)
         return output_add(output, &input->entry, NULL);
     err = segment_file(run->keg, input->segment, &file);
-    if (err)
-        return err;
-    err = output_add(output, &input->entry, file);
-    segment_release(run->keg, input->segment);
-    if (err == -EBADMSG) /* the file ends before the value does */
+    if (!err) {
+        err = output_add(output, &input->entry, file);
+        segment_release(run->keg, input->segment);
+    }
+    if (err == -ENOENT || (err && output->unreadable))
         atomic_store(&input->segment->suspect, true);
     return err;
 }
@@ -241,6 +242,44 @@ static void retire_inputs(struct run *run)
     }
 }
 
+/*
+ * The index still points at inputs that the manifest no longer lists. Their files stay until the
+ * store is closed. The new segments hold all that lives in them, but do not look so: a further
+ * compaction would take it for dead.
+ */
+static void keep_inputs(const struct run *run, const struct output *output, int err)
+{
+    for (size_t i = 0; i < output->count; i++)
+        atomic_store(&output->segments[i]->suspect, true);
+    keg_say(run->keg, KEG_LOG_WARNING,
+            "a new hint cannot be read: %s: %zu compacted segments stay until the store is closed",
+            strerror(-err), run->count);
+}
+
+/*
+ * Tombstones that had to stay may go once what they hide has gone. They are looked at again when as
+ * many bytes have been freed as all of them take, so that to look costs no more than was won.
+ */
+static void review_held(struct keg *keg, const struct output *output, uint64_t freed)
+{
+    uint64_t held = 0;
+
+    keg->freed += freed;
+    pthread_mutex_lock(&keg->manifest_lock);
+    for (size_t i = 0; i < keg->member_count; i++)
+        held += keg->members[i]->held;
+    for (size_t i = 0; i < output->count; i++)
+        held -= output->segments[i]->held; /* these were looked at just now */
+    if (keg->freed >= held) {
+        keg->freed = 0;
+        for (size_t i = 0; i < keg->member_count; i++) {
+            if (output->count == 0 || keg->members[i]->id < output->segments[0]->id)
+                keg->members[i]->held = 0;
+        }
+    }
+    pthread_mutex_unlock(&keg->manifest_lock);
+}
+
 static int install(struct run *run, struct output *output)
 {
     struct keg *keg = run->keg;
@@ -264,8 +303,11 @@ static int install(struct run *run, struct output *output)
     atomic_fetch_add(&keg->data_bytes, out - in);
     for (size_t i = 0; i < output->count && !err; i++)
         err = repoint_segment(run, output->segments[i]);
-    if (!err)
+    if (err)
+        keep_inputs(run, output, err);
+    else
         retire_inputs(run);
+    review_held(keg, output, in > out ? in - out : 0);
     run->done += output->bytes;
     atomic_fetch_add(&keg->counters.compactions, 1);
     atomic_fetch_add(&keg->counters.compacted_bytes, output->bytes);
@@ -275,17 +317,36 @@ static int install(struct run *run, struct output *output)
 
 /* ---- One run ---- */
 
-static int compact_inputs(struct run *run, struct segment **members, size_t member_count)
+/* Whether the next choice would be another: an input turned out to be unreadable. */
+static bool inputs_suspect(const struct run *run)
+{
+    bool suspect = false;
+
+    for (size_t i = 0; i < run->count; i++) {
+        const struct segment *input = run->inputs[i];
+
+        if (!atomic_load(&input->suspect))
+            continue;
+        suspect = true;
+        keg_say(run->keg, KEG_LOG_WARNING,
+                "%08" PRIu64 ".data: cannot be read whole: compaction leaves it alone", input->id);
+    }
+    return suspect;
+}
+
+static int copy_inputs(struct run *run, struct segment **members, size_t member_count)
 {
     struct output output;
     struct merge merge;
     int err = 0;
 
+    run->again = false;
     for (size_t i = 0; i < run->count && !err; i++)
         err = hints_segment(run->keg, run->inputs[i]);
     if (err)
         return err;
     err = merge_init(&merge, run->keg, run->inputs, run->count, members, member_count);
+    run->again = merge.lost;
     if (err)
         return err;
     err = output_init(&output, run->keg);
@@ -294,6 +355,7 @@ static int compact_inputs(struct run *run, struct segment **members, size_t memb
         if (err)
             output_abandon(&output);
     }
+    run->again = merge.lost;
     merge_free(&merge);
     return err ? err : install(run, &output);
 }
@@ -312,7 +374,7 @@ static void free_choice(struct keg *keg, struct choice *choice)
 }
 
 /* What the policy goes by. Segments with an id of `limit` or more, or in done[], are not usable. */
-static int gather(struct keg *keg, uint64_t limit, struct choice *choice)
+static int gather(struct keg *keg, uint64_t limit, enum policy_mode mode, struct choice *choice)
 {
     int err = segment_get_members(keg, &choice->members, &choice->count);
 
@@ -337,6 +399,7 @@ static int gather(struct keg *keg, uint64_t limit, struct choice *choice)
         }
         fact->bytes = atomic_load(&s->length);
         fact->live = s->live_bytes;
+        fact->held = mode == POLICY_DEMAND ? 0 : s->held;
         fact->age = s->last_sequence;
         fact->usable = s->id < limit && !atomic_load(&s->suspect) && !atomic_load(&s->doomed);
     }
@@ -350,7 +413,7 @@ static int compact_one(struct run *run, enum policy_mode mode, uint64_t limit)
 {
     size_t chosen[POLICY_GROUP_MAX];
     struct choice choice;
-    int err = gather(run->keg, limit, &choice);
+    int err = gather(run->keg, limit, mode, &choice);
 
     if (err)
         return err;
@@ -359,7 +422,9 @@ static int compact_one(struct run *run, enum policy_mode mode, uint64_t limit)
     for (size_t i = 0; i < run->count; i++)
         run->inputs[i] = choice.members[chosen[i]];
     if (run->count)
-        err = compact_inputs(run, choice.members, choice.count);
+        err = copy_inputs(run, choice.members, choice.count);
+    if (err && (inputs_suspect(run) || run->again))
+        err = 0;
     free_choice(run->keg, &choice);
     return err ? err : run->count > 0;
 }
@@ -395,15 +460,15 @@ int compact_demand(struct keg *keg, keg_progress_fn *progress, void *arg)
     struct run run = {.keg = keg, .progress = progress, .arg = arg};
     int err = commit_roll(keg), passes = 0;
 
+    if (err == -ENOSPC)
+        err = 0; /* what is sealed may be all the more worth it */
     if (err)
         return err;
     pthread_mutex_lock(&keg->compact_lock);
-    err = hints_sealed(keg);
+    hints_tend(keg); /* for want of one a tombstone may stay, no more */
     pthread_rwlock_rdlock(&keg->index_lock);
     run.total = keg->live_bytes;
     pthread_rwlock_unlock(&keg->index_lock);
-    if (err == -EBADMSG)
-        err = 0; /* that segment is left alone */
     while (!err && passes++ < PASSES_MAX) {
         int groups = pass(&run);
 
@@ -421,7 +486,7 @@ static bool should_seal(struct keg *keg)
     struct choice choice;
     bool seal;
 
-    if (gather(keg, UINT64_MAX, &choice))
+    if (gather(keg, UINT64_MAX, POLICY_BACKGROUND, &choice))
         return false;
     seal = policy_seal_active(choice.facts, choice.count, keg->segment_size, choice.active_bytes,
                               choice.active_live);
@@ -440,6 +505,8 @@ int compact_background(struct keg *keg)
             break;
         if (should_seal(keg))
             err = commit_roll(keg);
+        if (err == -ENOSPC)
+            err = 0;
         mode = atomic_load(&keg->squeezed) ? POLICY_SQUEEZED : POLICY_BACKGROUND;
         pthread_mutex_lock(&keg->compact_lock);
         if (!err)

@@ -64,8 +64,8 @@ struct env_ops {
      * failure. */
     int (*sync)(struct keg_file *file);
 
-    /* Cuts the file to length bytes (at most its size) and makes it durable; no append follows.
-     * Never retried after a failure. */
+    /* Cuts the file to length bytes (at most its size) and makes it durable. An append may follow,
+     * at length or before it. Never retried after a failure. */
     int (*seal)(struct keg_file *file, uint64_t length);
 
     /* Up to len bytes from offset; returns how many, fewer only at the end of the file. */

@@ -183,6 +183,8 @@ static int make_hint_locked(struct keg *keg, struct segment *segment, uint64_t l
     uint64_t size;
     int err = collect_segment(keg, segment, length, &heap);
 
+    if (err == -EBADMSG || err == -EIO || err == -ENOENT)
+        atomic_store(&segment->suspect, true);
     if (!err)
         err = write_sorted(keg, &heap, &size);
     heap_free(&heap);
@@ -249,7 +251,7 @@ int hints_compare(struct keg *keg, struct segment *segment)
 
 /* ---- Entry ---- */
 
-static bool wants_hint(struct keg *keg, const struct segment *segment)
+bool hints_wanted(struct keg *keg, const struct segment *segment)
 {
     bool wants;
 
@@ -264,12 +266,28 @@ int hints_segment(struct keg *keg, struct segment *segment)
     int err = 0;
 
     pthread_mutex_lock(&keg->hint_lock);
-    if (wants_hint(keg, segment))
+    if (hints_wanted(keg, segment))
         err = make_hint_locked(keg, segment, atomic_load(&segment->length));
     pthread_mutex_unlock(&keg->hint_lock);
-    if (err == -EBADMSG)
-        atomic_store(&segment->suspect, true);
     return err;
+}
+
+bool hints_lose(struct keg *keg, struct segment *segment)
+{
+    bool had;
+
+    pthread_mutex_lock(&keg->manifest_lock);
+    had = segment->hint_len == atomic_load(&segment->length);
+    if (had)
+        segment->hint_len = segment->hint_bytes = 0;
+    pthread_mutex_unlock(&keg->manifest_lock);
+    if (!had)
+        return false;
+    keg_say(keg, KEG_LOG_WARNING, "%08" PRIu64 ".hint: cannot be read any more: made again",
+            segment->id);
+    if (atomic_exchange(&segment->hint_lost, true))
+        atomic_store(&segment->suspect, true);
+    return true;
 }
 
 int hints_sealed(struct keg *keg)
@@ -281,7 +299,7 @@ int hints_sealed(struct keg *keg)
     if (err)
         return err;
     for (size_t i = 0; i < count; i++) {
-        if (atomic_load(&members[i]->suspect) || !wants_hint(keg, members[i]))
+        if (atomic_load(&members[i]->suspect) || !hints_wanted(keg, members[i]))
             continue;
         err = hints_segment(keg, members[i]);
         if (!err)
@@ -323,11 +341,14 @@ int hints_active(struct keg *keg)
     if (err)
         return err;
     pthread_mutex_lock(&keg->hint_lock);
+    /* While a roll is under way the length is not settled; manifest_lock keeps it out. */
+    pthread_mutex_lock(&keg->manifest_lock);
     pthread_mutex_lock(&keg->sync_lock);
     active = keg->active;
     length = atomic_load(&active->length);
     segment_ref(active);
     pthread_mutex_unlock(&keg->sync_lock);
+    pthread_mutex_unlock(&keg->manifest_lock);
     err = commit_sync(keg);
     pthread_mutex_lock(&keg->manifest_lock);
     wants = length > FORMAT_SEGMENT_SIZE && active->hint_len < length;

@@ -10,8 +10,14 @@
 
 /* Writes the hint of each sealed member that has none. The first error, after trying all. */
 KEG_CHECKED int hints_sealed(struct keg *keg);
-/* The same for one segment: -EBADMSG when its heads are damaged. */
+/* The same for one segment: -EBADMSG when its heads are damaged. One that cannot be read becomes
+ * suspect. */
 KEG_CHECKED int hints_segment(struct keg *keg, struct segment *segment);
+/* Whether a segment is sealed, still a member, and its hint is to be made. */
+bool hints_wanted(struct keg *keg, const struct segment *segment);
+/* A hint cannot be read. If it was there, it is to be made again (true); a segment to which that
+ * happens twice becomes suspect. */
+bool hints_lose(struct keg *keg, struct segment *segment);
 /* Syncs, writes the active segment's hint, and says so in the manifest. */
 KEG_CHECKED int hints_active(struct keg *keg);
 

@@ -345,10 +345,8 @@ void keg_stats(struct keg *keg, struct keg_stats *stats)
         stats->data_bytes += atomic_load(&s->length);
         stats->hint_bytes += s->hint_bytes;
     }
+    stats->sequence = segment_last_sequence_locked(keg);
     pthread_mutex_unlock(&keg->manifest_lock);
-    pthread_mutex_lock(&keg->sync_lock);
-    stats->sequence = keg->active ? keg->active->last_sequence : 0;
-    pthread_mutex_unlock(&keg->sync_lock);
     pthread_rwlock_rdlock(&keg->index_lock);
     stats->keys = index_count(keg->index);
     stats->index_bytes = index_bytes(keg->index);

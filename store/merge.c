@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "merge.h"
+#include "hints.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,18 +14,27 @@ static int compare(struct keg_bytes a, struct keg_bytes b)
     return a.len < b.len ? -1 : a.len > b.len;
 }
 
-static int advance(struct merge_input *input)
+/* A hint that is gone or damaged does not stay so: whoever wants it next makes it again. */
+static int noted(struct merge *merge, struct segment *segment, int err)
+{
+    if (err == -ENOENT || err == -EBADMSG || err == -EIO)
+        merge->lost = hints_lose(merge->keg, segment) || merge->lost;
+    return err;
+}
+
+static int advance(struct merge *merge, struct merge_input *input)
 {
     int more = hintfile_next(input->reader, &input->entry);
 
     input->more = more == 1;
-    return more < 0 ? more : 0;
+    return more < 0 ? noted(merge, input->segment, more) : 0;
 }
 
 /* A hint that does not cover the whole segment does not do. */
-static int open_whole(struct keg *keg, struct segment *segment, struct hintfile_reader **out)
+static int open_whole(struct merge *merge, struct segment *segment, struct hintfile_reader **out)
 {
     struct hint_info info;
+    struct keg *keg = merge->keg;
     int err = hintfile_open(keg->env, keg->id, segment->id, &info, out);
 
     if (!err && info.length != atomic_load(&segment->length)) {
@@ -32,7 +42,7 @@ static int open_whole(struct keg *keg, struct segment *segment, struct hintfile_
         *out = NULL;
         err = -EBADMSG;
     }
-    return err;
+    return noted(merge, segment, err);
 }
 
 static bool is_input(const struct merge *merge, const struct segment *segment)
@@ -66,9 +76,9 @@ int merge_init(struct merge *merge, struct keg *keg, struct segment **inputs, si
     for (size_t i = 0; i < input_count && !err; i++) {
         struct merge_input *input = &merge->inputs[i];
 
-        err = open_whole(keg, input->segment, &input->reader);
+        err = open_whole(merge, input->segment, &input->reader);
         if (!err)
-            err = advance(input);
+            err = advance(merge, input);
         merge->at[i] = false;
     }
     if (err)
@@ -96,7 +106,7 @@ int merge_next(struct merge *merge)
         if (!merge->at[i])
             continue;
         merge->at[i] = false;
-        err = advance(&merge->inputs[i]);
+        err = advance(merge, &merge->inputs[i]);
         if (err)
             return err;
     }
@@ -138,7 +148,7 @@ static bool follow(struct merge *merge, struct merge_watcher *watcher)
     if (!watcher->opened) {
         watcher->opened = true;
         watcher->more = true;
-        watcher->unsound = open_whole(merge->keg, watcher->segment, &watcher->reader) != 0;
+        watcher->unsound = open_whole(merge, watcher->segment, &watcher->reader) != 0;
         if (watcher->unsound)
             return false;
     } else if (!watcher->more || compare(watcher->entry.key, merge->key) >= 0) {
@@ -148,7 +158,7 @@ static bool follow(struct merge *merge, struct merge_watcher *watcher)
     if (!more)
         more = hintfile_next(watcher->reader, &watcher->entry);
     watcher->more = more == 1;
-    watcher->unsound = more < 0;
+    watcher->unsound = noted(merge, watcher->segment, more) < 0;
     return !watcher->unsound;
 }
 

@@ -33,6 +33,7 @@ struct merge {
     size_t input_count;
     struct merge_watcher *watchers; /* the sealed members that are not inputs */
     size_t watcher_count;
+    bool lost; /* a hint could not be read, and is to be made again */
     /* The key at hand, and which inputs have it. */
     struct keg_bytes key;
     bool at[POLICY_GROUP_MAX];

@@ -236,8 +236,10 @@ int output_add(struct output *output, const struct hint_entry *entry, struct keg
     struct hint_entry *mine;
     int err = make_room(output, entry, stored);
 
-    if (!err && stored)
+    if (!err && stored) {
         err = env_read_all(from, entry->offset, output->values + output->values_len, stored);
+        output->unreadable = err == -EBADMSG || err == -EIO;
+    }
     if (err)
         return err;
     mine = &output->entries[output->entry_count++];
@@ -245,6 +247,8 @@ int output_add(struct output *output, const struct hint_entry *entry, struct keg
     mine->key = keep(output, entry->key);
     mine->meta = keep(output, entry->meta);
     output->values_len += stored;
+    if (entry->type == FORMAT_TOMBSTONE)
+        output->segment->held += format_record_cost(entry->key.len, 0, 0, true);
     return 0;
 }
 

@@ -16,7 +16,8 @@ struct output {
     struct keg *keg;
     struct segment **segments; /* those begun; the caller's after output_finish */
     size_t count;
-    uint64_t bytes; /* written in all */
+    uint64_t bytes;  /* written in all */
+    bool unreadable; /* an error was one of reading a value, not of writing */
 
     /* private */
     struct segment *segment;
@@ -24,8 +25,7 @@ struct output {
     struct hintfile_writer *hint;
     struct hint_entry *entries; /* of the frame under way */
     size_t entry_count;
-    size_t heads_max; /* bytes that their heads may take */
-    uint8_t *keys;    /* their keys and metas */
+    uint8_t *keys; /* their keys and metas */
     size_t keys_len;
     uint8_t *values; /* their values, as stored */
     size_t values_len, values_size;

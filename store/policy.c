@@ -22,9 +22,12 @@ struct totals {
     size_t small;
 };
 
+/* What compaction would free. */
 static uint64_t dead(const struct policy_segment *s)
 {
-    return s->bytes > s->live ? s->bytes - s->live : 0;
+    uint64_t stays = s->live + s->held;
+
+    return s->bytes > stays ? s->bytes - stays : 0;
 }
 
 static bool is_small(const struct policy_segment *s, uint64_t segment_size)

@@ -11,6 +11,7 @@ struct policy_segment {
     uint64_t bytes, live; /* of the file; of its live records */
     uint64_t age;         /* the lower, the older its newest record */
     bool usable;          /* sealed, readable, and not yet done in this run */
+    uint64_t held;        /* bytes of tombstones that would have to be copied, too */
 };
 
 enum policy_mode {

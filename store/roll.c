@@ -63,13 +63,33 @@ static int publish_roll(struct keg *keg, struct segment *old, struct segment *ne
     return err;
 }
 
+/*
+ * Keeps syncs out of the active segment's file until release_syncs. A seal syncs it, too, and the
+ * kernel tells a failure to one of the two only: the other would acknowledge what is lost.
+ */
+static void hold_syncs(struct keg *keg)
+{
+    pthread_mutex_lock(&keg->sync_lock);
+    while (keg->syncing)
+        pthread_cond_wait(&keg->synced, &keg->sync_lock);
+    keg->syncing = true;
+    pthread_mutex_unlock(&keg->sync_lock);
+}
+
+static void release_syncs(struct keg *keg)
+{
+    pthread_mutex_lock(&keg->sync_lock);
+    keg->syncing = false;
+    pthread_cond_broadcast(&keg->synced);
+    pthread_mutex_unlock(&keg->sync_lock);
+}
+
 /* Makes `new` the active segment; all before it is durable. */
 static void switch_active(struct keg *keg, struct segment *new)
 {
     pthread_mutex_lock(&keg->sync_lock);
     keg->active = new;
     keg->durable = keg->appended;
-    pthread_cond_broadcast(&keg->synced);
     pthread_mutex_unlock(&keg->sync_lock);
 }
 
@@ -85,20 +105,38 @@ int roll_active(struct keg *keg)
     pthread_mutex_lock(&keg->manifest_lock);
     err = make_active(keg, old, &new);
     if (!err) {
+        hold_syncs(keg);
         err = seal_file(keg, old);
         if (!err)
             err = publish_roll(keg, old, new);
         if (err)
             segment_retire(keg, new, !atomic_load(&keg->poisoned));
+        else
+            switch_active(keg, new);
+        release_syncs(keg);
     }
     pthread_mutex_unlock(&keg->manifest_lock);
     if (err)
-        return err;
+        return err == -EDQUOT ? -ENOSPC : err;
     atomic_fetch_add(&keg->data_bytes, atomic_load(&old->length));
-    switch_active(keg, new);
     segment_unpin(keg, old);
     tender_kick(keg);
     return 0;
+}
+
+void roll_cut(struct keg *keg)
+{
+    struct segment *active = keg->active;
+    uint64_t length = atomic_load(&active->length), size;
+    int err = env_size(active->file, &size);
+
+    if (!err && size > length) {
+        hold_syncs(keg);
+        err = env_seal(active->file, length);
+        release_syncs(keg);
+    }
+    if (err)
+        keg_poison(keg, "cutting", active->id, err);
 }
 
 int roll_begin(struct keg *keg)

@@ -12,6 +12,10 @@
  */
 KEG_CHECKED int roll_active(struct keg *keg);
 
+/* Cuts off what a failed append has left behind the active segment's end, so that no later open
+ * takes it for a frame. The caller leads the commit queue. A failure poisons the store. */
+void roll_cut(struct keg *keg);
+
 /* Begins the first active segment of an opened store, before any thread uses it. */
 KEG_CHECKED int roll_begin(struct keg *keg);
 

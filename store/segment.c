@@ -244,6 +244,23 @@ void segment_replace_file(struct keg *keg, struct segment *segment, struct keg_f
     segment_pin(keg, segment, file);
 }
 
+/* Descriptors kept for reading make room for a file that the log needs. */
+static int create_file(struct keg *keg, const char *name, struct keg_file **out)
+{
+    bool closed;
+    int err;
+
+    do {
+        err = env_create(keg->env, name, out);
+        if (err != -EMFILE && err != -ENFILE)
+            break;
+        pthread_mutex_lock(&keg->files_lock);
+        closed = close_one_locked(keg);
+        pthread_mutex_unlock(&keg->files_lock);
+    } while (closed);
+    return err;
+}
+
 int segment_create(struct keg *keg, const struct format_segment *header, struct keg_file **out)
 {
     uint8_t bytes[FORMAT_SEGMENT_SIZE];
@@ -254,7 +271,7 @@ int segment_create(struct keg *keg, const struct format_segment *header, struct 
 
     segment_name(header->id, name);
     format_segment_encode(bytes, header);
-    err = env_create(keg->env, name, &file);
+    err = create_file(keg, name, &file);
     if (err)
         return err;
     err = env_append(file, 0, &iov, 1);
@@ -348,8 +365,24 @@ void segment_put_members(struct keg *keg, struct segment **members, size_t count
     free(members);
 }
 
-static void fill_manifest(const struct keg *keg, struct manifest *manifest)
+/* Compaction drops records, but a sequence that was used stays used. */
+uint64_t segment_last_sequence_locked(struct keg *keg)
 {
+    uint64_t last = keg->last_sequence;
+
+    pthread_mutex_lock(&keg->sync_lock);
+    for (size_t i = 0; i < keg->member_count; i++) {
+        if (keg->members[i]->last_sequence > last)
+            last = keg->members[i]->last_sequence;
+    }
+    pthread_mutex_unlock(&keg->sync_lock);
+    return last;
+}
+
+static void fill_manifest(struct keg *keg, struct manifest *manifest)
+{
+    manifest->last_sequence = segment_last_sequence_locked(keg);
+    keg->last_sequence = manifest->last_sequence;
     for (size_t i = 0; i < manifest->count; i++) {
         const struct segment *s = keg->members[i];
         struct manifest_segment *m = &manifest->segments[i];
@@ -362,8 +395,6 @@ static void fill_manifest(const struct keg *keg, struct manifest *manifest)
             m->first_sequence = s->first_sequence;
             m->last_sequence = s->last_sequence;
         }
-        if (m->last_sequence > manifest->last_sequence)
-            manifest->last_sequence = m->last_sequence;
     }
 }
 
@@ -376,7 +407,7 @@ static int write_temporary(struct keg *keg, const uint8_t *bytes, size_t size)
 
     if (err && err != -ENOENT)
         return err;
-    err = env_create(keg->env, SEGMENT_MANIFEST_TMP, &file);
+    err = create_file(keg, SEGMENT_MANIFEST_TMP, &file);
     if (err)
         return err;
     err = env_append(file, 0, &iov, 1);

@@ -50,6 +50,8 @@ struct format_salt segment_salt(const struct keg *keg, uint64_t id);
 KEG_CHECKED int segment_member_room(struct keg *keg, size_t more); /* -ENOMEM */
 void segment_member_add_locked(struct keg *keg, struct segment *segment);
 void segment_member_drop_locked(struct keg *keg, struct segment *segment);
+/* The highest sequence that was ever used, as far as is known. */
+uint64_t segment_last_sequence_locked(struct keg *keg);
 /* Copies the members, each with a reference; the caller frees by segment_put_members. */
 KEG_CHECKED int segment_get_members(struct keg *keg, struct segment ***out, size_t *count);
 void segment_put_members(struct keg *keg, struct segment **members, size_t count);

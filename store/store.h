@@ -3,14 +3,20 @@
  * What the parts of the engine share: the open store and its segments.
  *
  * Threads and locks. Taken in this order, each before those below it:
- *   compact_lock    one compaction at a time
- *   hint_lock       one hint is written at a time
- *   leadership      of the commit queue (commit.c): whoever has it may append to the active
- * segment, and roll it manifest_lock   members, their sealed/covered state, next_segment; held
- * while MANIFEST is published sync_lock       active, appended, durable (how far the log reached,
- * and how far it is safe) index_lock      index, slots, live bytes (shared to read) files_lock open
- * descriptors of segments Readers take only index_lock, shared, and files_lock, neither across a
- * read or write.
+ *
+ * - compact_lock: one compaction at a time;
+ * - hint_lock: one hint is written at a time;
+ * - leadership of the commit queue (commit.c): whoever has it may append to the active segment and
+ *   roll it;
+ * - manifest_lock: members, their sealed and covered state, next_segment; held while MANIFEST is
+ *   published;
+ * - sync_lock: active, appended, durable (how far the log reached, and how far it is safe). Whoever
+ *   set `syncing` is alone to sync the active segment, and holds that over the sync in place of the
+ *   lock;
+ * - index_lock: index, slots, live bytes (shared to read);
+ * - files_lock: open descriptors of segments.
+ *
+ * Readers take only index_lock, shared, and files_lock, neither across a read or write.
  */
 #ifndef STORE_H
 #define STORE_H
@@ -31,7 +37,9 @@ struct segment {
     uint32_t slot;
     _Atomic uint32_t refs;
     _Atomic bool doomed;
-    _Atomic bool suspect; /* could not be read whole: compaction leaves it alone */
+    _Atomic bool suspect;   /* could not be read whole: compaction leaves it alone */
+    _Atomic bool hint_lost; /* its hint had to be given up once */
+    uint64_t held; /* compact_lock: bytes of tombstones that compaction had to keep in it */
 
     /* manifest_lock */
     bool sealed;
@@ -83,11 +91,12 @@ struct keg {
     struct segment **members; /* oldest first; the active one is the last log segment */
     size_t member_count, member_capacity;
     uint64_t next_segment;
+    uint64_t last_sequence; /* the highest that a MANIFEST has named so far */
 
     /* sync_lock */
     struct segment *active;     /* NULL: read-only */
     uint64_t appended, durable; /* bytes of log ever appended / known durable, by this process */
-    bool syncing;
+    bool syncing;               /* by whoever set it, alone */
     pthread_cond_t synced;
 
     /* index_lock */
@@ -107,6 +116,7 @@ struct keg {
     pthread_mutex_t reason_lock;
 
     _Atomic uint64_t data_bytes; /* of members but the active one */
+    uint64_t freed; /* compact_lock: bytes freed since the kept tombstones were last looked at */
     struct counters counters;
     uint64_t recovered_segments;
 

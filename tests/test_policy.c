@@ -77,7 +77,7 @@ static void test_background_keeps_the_promise(void **state)
 
     (void)state;
     for (size_t i = 0; i < MAX; i++)
-        segments[i] = (struct policy_segment){64 * MiB, (i * 7 % 65) * MiB, i, true};
+        segments[i] = (struct policy_segment){64 * MiB, (i * 7 % 65) * MiB, i, true, 0};
     while ((n = policy_choose(segments, MAX, SEGMENT, POLICY_BACKGROUND, 0, 0, chosen)) > 0) {
         for (size_t i = 0; i < n; i++) {
             segments[chosen[i]].bytes = segments[chosen[i]].live;
@@ -93,7 +93,8 @@ static void test_background_keeps_the_promise(void **state)
 
 static void test_seal_active(void **state)
 {
-    const struct policy_segment full[] = {{64 * MiB, MiB, 1, false}, {64 * MiB, MiB, 2, false}};
+    const struct policy_segment full[] = {{64 * MiB, MiB, 1, false, 0},
+                                          {64 * MiB, MiB, 2, false, 0}};
 
     (void)state;
     assert_true(policy_seal_active(full, 2, SEGMENT, 40 * MiB, MiB));

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An environment over another that calls a function before each operation: to fail the one that a
+ * test is about, by the file's name, or to let another thread in at just that moment.
+ */
+#ifndef HOOK_H
+#define HOOK_H
+
+#include "env.h"
+
+enum hook_op {
+    HOOK_CREATE,
+    HOOK_OPEN,
+    HOOK_APPEND,
+    HOOK_SYNC,
+    HOOK_SEAL,
+    HOOK_READ,
+    HOOK_PUBLISH, /* name: of what is replaced */
+    HOOK_REMOVE,
+};
+
+/* name is the file's. What it returns, if not 0, is the operation's result, and it is not done. */
+typedef int hook_fn(void *arg, enum hook_op op, const char *name);
+
+struct hook {
+    struct keg_env env; /* give this to keg_open */
+    struct keg_env *below;
+    hook_fn *fn; /* NULL: nothing happens */
+    void *arg;
+};
+
+void hook_init(struct hook *hook, struct keg_env *below);
+
+#endif
