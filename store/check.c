@@ -63,13 +63,13 @@ static int check_frame(struct check *check, const struct segment *segment, struc
 
     while (scan_record(scan, &record, &offset)) {
         err = scan_verify(scan, &record, offset);
-        if (err && err != -EBADMSG)
+        if (err && err != -EBADMSG && err != -EIO)
             return err;
         if (err && is_live(check->keg, segment, &record))
             doubt(check, segment);
         else if (err)
             report(check, segment, offset, record.key, false,
-                   "a dead value does not fit its checksum");
+                   "a dead value does not fit its checksum, or cannot be read");
     }
     scan->last_sequence = scan->highest;
     return 0;
@@ -101,8 +101,12 @@ static int check_frames(struct check *check, const struct segment *segment, stru
         if (check->progress && check->progress(check->arg, check->done, check->total))
             return -ECANCELED;
     }
-    if (!err && sealed && (found != SCAN_FOOTER || at + FORMAT_FOOTER_SIZE != scan->end))
+    if (err == -EIO) {
+        report(check, segment, at, no_key, false, "the file cannot be read");
+        err = 0;
+    } else if (!err && sealed && (found != SCAN_FOOTER || at + FORMAT_FOOTER_SIZE != scan->end)) {
         report(check, segment, at, no_key, false, "the footer of a sealed segment is missing");
+    }
     check->done = start + scan->end;
     return err;
 }
@@ -118,7 +122,7 @@ static int check_header(struct check *check, const struct segment *segment, stru
     if (!err && (memcmp(header.store, check->keg->id, sizeof header.store) != 0 ||
                  header.id != segment->id || header.kind != segment->kind))
         err = -EBADMSG;
-    if (err != -EBADMSG && err != -EPROTONOSUPPORT)
+    if (err != -EBADMSG && err != -EPROTONOSUPPORT && err != -EIO)
         return err;
     report(check, segment, 0, no_key, false, "damaged header, or a segment of another store");
     return 0;
@@ -137,7 +141,7 @@ static int check_hint(struct check *check, struct segment *segment)
     err = hints_compare(check->keg, segment);
     if (err == -ENOENT)
         report(check, segment, 0, no_key, false, "its hint is missing or damaged");
-    else if (err == -EBADMSG)
+    else if (err == -EBADMSG || err == -EIO)
         report(check, segment, 0, no_key, false, "its hint does not say what the segment holds");
     else if (err)
         return err;
@@ -192,9 +196,11 @@ static int check_manifest(struct check *check)
     pthread_mutex_unlock(&check->keg->manifest_lock);
     if (!err) {
         err = manifest_decode(bytes, len, &manifest, &count);
+        if (!err && memcmp(bytes, bytes + len / 2, len / 2) != 0)
+            report(check, &none, 0, no_key, false, "one of the two copies in MANIFEST is damaged");
         free(bytes);
     }
-    if (err != -ENOENT && err != -EBADMSG)
+    if (err != -ENOENT && err != -EBADMSG && err != -EIO)
         return err;
     report(check, &none, 0, no_key, false, "MANIFEST is missing or damaged");
     return 0;
@@ -224,11 +230,11 @@ static int check_value(struct check *check, const struct keg_entry *entry)
         return -ENOMEM;
     n = keg_read(check->keg, entry->key, 0, buf, entry->value_len);
     free(buf);
-    if (n == -EBADMSG)
+    if (n == -EBADMSG || n == -EIO)
         report(check, segment, entry->offset, entry->key, true,
                "a value does not fit its checksum, or is missing");
     /* A key that is gone by now was deleted meanwhile. */
-    return n >= 0 || n == -EBADMSG || n == -ENOENT ? 0 : (int)n;
+    return n >= 0 || n == -EBADMSG || n == -EIO || n == -ENOENT ? 0 : (int)n;
 }
 
 static int check_doubtful(struct check *check)

@@ -32,7 +32,7 @@ void frame_free(struct frame *frame);
 void frame_place(struct frame *frame, struct format_salt salt, uint64_t offset, uint64_t sequence,
                  uint64_t durable);
 
-/* The record that an operation became. */
+/* Whether an operation's key, meta and value are within the limits. */
 bool frame_valid(const struct keg_op *op);
 
 #endif

@@ -205,8 +205,9 @@ typedef bool keg_progress_fn(void *arg, uint64_t done, uint64_t total);
 
 /*
  * Rewrites every segment that holds dead bytes worth it (the active one is sealed first), and
- * returns when the space is free. Readers and writers go on. Safe to cancel and to be killed.
- * -ECANCELED, -EAGAIN (another compaction is under way), and the common errors.
+ * returns when the space is free; waits for a compaction or check that is under way. Readers and
+ * writers go on. Safe to cancel and to be killed. A segment that cannot be read is left alone.
+ * -ECANCELED, and the common errors.
  */
 KEG_CHECKED int keg_compact(struct keg *keg, keg_progress_fn *progress, void *arg);
 

@@ -23,7 +23,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MANIFEST_MAX = 512 << 20 };
+enum {
+    MANIFEST_MAX = 512 << 20,
+    SEGMENT_BYTES_MAX = 1 << 30, /* more than any segment has */
+};
 
 /* ---- Records ---- */
 
@@ -74,8 +77,16 @@ int recover_frame(struct keg *keg, struct segment *segment, struct scan *scan)
 
 /* ---- Segments ---- */
 
-/* *covered: how far a sound hint goes; 0: there is none. */
-static int load_hint(struct keg *keg, struct segment *segment, uint64_t limit, uint64_t *covered)
+/* What is wrong with a hint, be it an unreadable sector, makes it none. */
+static bool no_hint(int err)
+{
+    return err == -ENOENT || err == -EBADMSG || err == -EIO;
+}
+
+/* *covered: how far a sound hint goes; 0: there is none. One that says `limit` and another last
+ * sequence than `last` (0: not known) is of another history. */
+static int load_hint(struct keg *keg, struct segment *segment, uint64_t limit, uint64_t last,
+                     uint64_t *covered)
 {
     struct hintfile_reader *reader;
     struct hint_entry entry;
@@ -85,11 +96,10 @@ static int load_hint(struct keg *keg, struct segment *segment, uint64_t limit, u
 
     *covered = 0;
     err = hintfile_open(keg->env, keg->id, segment->id, &info, &reader);
-    if (err == -ENOENT || err == -EBADMSG)
-        return 0;
     if (err)
-        return err;
-    if (info.length > limit || info.kind != segment->kind) {
+        return no_hint(err) ? 0 : err;
+    if (info.length > limit || info.kind != segment->kind ||
+        (last && info.length == limit && info.last_sequence != last)) {
         hintfile_close(reader);
         return 0;
     }
@@ -110,7 +120,7 @@ static int load_hint(struct keg *keg, struct segment *segment, uint64_t limit, u
     }
     hintfile_close(reader);
     /* What a hint gave before it turned out unsound was sound block by block, and stays. */
-    return more == -EBADMSG ? 0 : more;
+    return no_hint(more) ? 0 : more;
 }
 
 static void say_damage(struct keg *keg, const struct segment *segment, uint64_t offset)
@@ -183,7 +193,7 @@ static int load_sealed(struct keg *keg, struct segment *segment, struct keg_file
     int err;
 
     segment->first_sequence = segment->last_sequence = 0;
-    err = load_hint(keg, segment, length, &covered);
+    err = load_hint(keg, segment, length, last, &covered);
     if (err)
         return err;
     if (covered < length) {
@@ -210,7 +220,8 @@ static int load_active(struct keg *keg, struct segment *segment, struct keg_file
     int err = env_size(file, &size);
 
     if (!err)
-        err = load_hint(keg, segment, size, &hinted);
+        err = load_hint(keg, segment, size < SEGMENT_BYTES_MAX ? size : SEGMENT_BYTES_MAX, 0,
+                        &hinted);
     if (err)
         return err;
     if (hinted < covered)
@@ -247,7 +258,7 @@ static int load_segment(struct keg *keg, const struct manifest_segment *m, bool 
         atomic_store(&segment->suspect, true);
         keg_set_readonly(keg, "%s: missing: read-only until it is back or 'kegfs check --repair'",
                          name);
-        return load_hint(keg, segment, UINT64_MAX, &size);
+        return load_hint(keg, segment, SEGMENT_BYTES_MAX, 0, &size);
     }
     if (err)
         return err;
@@ -299,7 +310,7 @@ static int remove_stray(void *arg, const char *name)
     if (err && err != -ENOENT)
         keg_say(keg, KEG_LOG_WARNING, "%s: cannot remove a left-over: %s", name, strerror(-err));
     /* An id that is on disk is not given out again, whatever the manifest says. */
-    if (ours && id >= keg->next_segment)
+    if (ours && id >= keg->next_segment && id < INT64_MAX)
         keg->next_segment = id + 1;
     return 0;
 }
@@ -334,26 +345,65 @@ static int begin_store(struct keg *keg)
     return err ? err : segment_publish_locked(keg);
 }
 
-static int load_members(struct keg *keg, const uint8_t *bytes, size_t len, size_t count,
+/* Numbers that no store reaches, so that nothing overflows later. */
+static bool plausible(const struct manifest *manifest, const struct manifest_segment *segments,
+                      size_t count)
+{
+    size_t open = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        open += !segments[i].sealed;
+        if (segments[i].length > SEGMENT_BYTES_MAX || segments[i].last_sequence > INT64_MAX)
+            return false;
+    }
+    return open <= 1 && manifest->next_segment <= INT64_MAX && manifest->last_sequence <= INT64_MAX;
+}
+
+/* The active segment comes last: whether its tail may be cut, the others have a say in. */
+static int load_members(struct keg *keg, const struct manifest_segment *segments, size_t count,
                         bool *continued)
 {
-    struct manifest_segment *segments = calloc(count + 1, sizeof *segments);
-    int err = segments ? segment_member_room(keg, count + 1) : -ENOMEM;
-    bool open = false;
+    int err = segment_member_room(keg, count + 1);
 
+    for (size_t i = 0; !err && i < 2 * count; i++) {
+        const struct manifest_segment *m = &segments[i % count];
+
+        if (m->sealed != (i < count))
+            continue;
+        err = load_segment(keg, m, continued);
+        if (err)
+            keg_say(keg, KEG_LOG_ERROR, "%08" PRIu64 ".data: cannot be read: %s", m->id,
+                    strerror(-err));
+    }
+    return err;
+}
+
+static int load_manifest(struct keg *keg, const uint8_t *bytes, size_t len, bool *continued)
+{
+    struct manifest_segment *segments;
+    struct manifest manifest;
+    size_t count;
+    int err = manifest_decode(bytes, len, &manifest, &count);
+
+    if (err == -EPROTONOSUPPORT) {
+        keg_say(keg, KEG_LOG_ERROR,
+                "MANIFEST: a newer format than this program knows (%d): use a newer kegfs",
+                FORMAT_VERSION);
+        return err;
+    }
+    segments = err ? NULL : calloc(count + 1, sizeof *segments);
+    if (!err && !segments)
+        return -ENOMEM;
     if (!err)
         manifest_segments(bytes, len, segments);
-    for (size_t i = 0; !err && i < count; i++) {
-        if (!segments[i].sealed && open) {
-            keg_say(keg, KEG_LOG_ERROR, "MANIFEST has two active segments: damaged");
-            err = -EBADMSG;
-            break;
-        }
-        open = open || !segments[i].sealed;
-        err = load_segment(keg, &segments[i], continued);
-        if (err)
-            keg_say(keg, KEG_LOG_ERROR, "%08" PRIu64 ".data: cannot be read: %s", segments[i].id,
-                    strerror(-err));
+    if (err || !plausible(&manifest, segments, count)) {
+        keg_say(keg, KEG_LOG_ERROR, "MANIFEST is damaged (both copies): restore it from a backup");
+        err = -EBADMSG;
+    } else {
+        memcpy(keg->id, manifest.store, sizeof keg->id);
+        keg->next_segment = manifest.next_segment;
+        keg->last_sequence = manifest.last_sequence;
+        err = load_members(keg, segments, count, continued);
     }
     free(segments);
     return err;
@@ -361,38 +411,29 @@ static int load_members(struct keg *keg, const uint8_t *bytes, size_t len, size_
 
 static int read_manifest(struct keg *keg, bool *continued)
 {
-    struct manifest manifest;
     uint8_t *bytes;
-    size_t len, count;
+    size_t len;
     int err = env_slurp(keg->env, SEGMENT_MANIFEST, MANIFEST_MAX, &bytes, &len);
 
     if (err == -ENOENT)
         return begin_store(keg);
     if (err)
         return err;
-    err = manifest_decode(bytes, len, &manifest, &count);
-    if (err == -EPROTONOSUPPORT) {
-        keg_say(keg, KEG_LOG_ERROR,
-                "MANIFEST: a newer format than this program knows (%d): use a newer kegfs",
-                FORMAT_VERSION);
-    } else if (err) {
-        keg_say(keg, KEG_LOG_ERROR, "MANIFEST is damaged (both copies): restore it from a backup");
-    } else {
-        memcpy(keg->id, manifest.store, sizeof keg->id);
-        keg->next_segment = manifest.next_segment;
-        keg->next_sequence = manifest.last_sequence + 1;
-        err = load_members(keg, bytes, len, count, continued);
-    }
+    err = load_manifest(keg, bytes, len, continued);
     free(bytes);
     return err;
 }
 
 static void finish_index(struct keg *keg)
 {
-    for (size_t i = 0; i < keg->member_count; i++) {
-        if (keg->members[i]->last_sequence >= keg->next_sequence)
-            keg->next_sequence = keg->members[i]->last_sequence + 1;
-    }
+    uint64_t last;
+
+    pthread_mutex_lock(&keg->manifest_lock);
+    last = segment_last_sequence_locked(keg);
+    pthread_mutex_unlock(&keg->manifest_lock);
+    if (last > INT64_MAX)
+        keg_set_readonly(keg, "a record has sequence %" PRIu64 ", which no store reaches", last);
+    keg->next_sequence = last + 1;
     index_drop_tombstones(keg->index);
     index_scan(keg->index, (struct keg_bytes){"", 0}, count_live, keg);
 }
@@ -402,7 +443,6 @@ int recover_store(struct keg *keg)
     bool continued = false;
     int err;
 
-    keg->next_sequence = 1;
     err = read_manifest(keg, &continued);
     if (err)
         return err;

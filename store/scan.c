@@ -182,24 +182,6 @@ bool scan_record(struct scan *scan, struct format_record *record, uint64_t *valu
     return true;
 }
 
-int scan_check_value(const uint8_t *stored, uint32_t value_len, uint32_t crc)
-{
-    uint32_t list = format_stored_len(value_len) - value_len;
-
-    if (list == 0)
-        return crc_update(0, stored, value_len) == crc ? 0 : -EBADMSG;
-    if (crc_update(0, stored, list) != crc)
-        return -EBADMSG;
-    for (uint32_t i = 0; i * 4 < list; i++) {
-        uint32_t at = i * (uint32_t)KEG_BLOCK;
-        uint32_t len = value_len - at < KEG_BLOCK ? value_len - at : (uint32_t)KEG_BLOCK;
-
-        if (crc_update(0, stored + list + at, len) != format_get32(stored + (size_t)i * 4))
-            return -EBADMSG;
-    }
-    return 0;
-}
-
 static int check_piece(struct scan *scan, uint64_t offset, uint32_t len, uint32_t crc)
 {
     const uint8_t *p;

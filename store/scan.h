@@ -70,7 +70,4 @@ KEG_CHECKED int scan_verify(struct scan *scan, const struct format_record *recor
 KEG_CHECKED int scan_search(struct scan *scan, uint64_t from, uint64_t *offset,
                             struct format_frame *frame);
 
-/* Verifies the stored form of a value in memory. 0 or -EBADMSG. */
-KEG_CHECKED int scan_check_value(const uint8_t *stored, uint32_t value_len, uint32_t crc);
-
 #endif

@@ -17,6 +17,7 @@
  * a footer and sealed; the log goes on in a new segment. (Copying its tail into the new one would
  * do as well, and write more.)
  */
+#include "hintfile.h"
 #include "recover.h"
 #include "scan.h"
 #include "segment.h"
@@ -24,7 +25,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { TAIL_MAX = 256 << 20 }; /* more than an active segment ever grows to */
+enum { TAIL_MAX = 512 << 20 }; /* more than an active segment ever grows to */
 
 struct tail {
     struct keg *keg;
@@ -36,7 +37,7 @@ struct tail {
 };
 
 /* Whether a frame behind `from` says that the byte at `at` was durable; *next is the first frame
- * there that does. */
+ * there, whatever it says. */
 static int find_proof(struct tail *tail, uint64_t from, bool *proof, uint64_t *next)
 {
     struct format_frame frame;
@@ -44,15 +45,17 @@ static int find_proof(struct tail *tail, uint64_t from, bool *proof, uint64_t *n
     int err;
 
     *proof = false;
+    *next = 0;
     for (;; from = found + FORMAT_ALIGN) {
         err = scan_search(&tail->scan, from, &found, &frame);
         if (err || found >= tail->scan.end)
             return err;
         if (frame.sequence <= tail->scan.last_sequence)
             continue;
-        if (frame.durable > tail->at && frame.durable <= found) {
-            *proof = true;
+        if (*next == 0)
             *next = found;
+        if (frame.durable > tail->at) {
+            *proof = true;
             return 0;
         }
     }
@@ -142,6 +145,21 @@ static int walk(struct tail *tail)
     return err;
 }
 
+/* A hint that did not fit must not come to fit when the segment has grown. */
+static int drop_hint(struct keg *keg, const struct segment *segment)
+{
+    char name[ENV_NAME_MAX + 1];
+    int err;
+
+    if (segment->hint_len)
+        return 0;
+    hintfile_name(segment->id, name);
+    err = env_remove(keg->env, name);
+    if (err == -ENOENT)
+        return 0;
+    return err ? err : env_sync_names(keg->env);
+}
+
 /* Cut, footer, sealed: as a roll leaves it. */
 static int seal_tail(struct keg *keg, struct segment *segment)
 {
@@ -221,6 +239,9 @@ int recover_tail(struct keg *keg, struct segment *segment, bool *continued)
     atomic_store(&segment->length, tail.at);
     if (keg->flags & KEG_READONLY || keg_writable(keg))
         return 0;
+    err = drop_hint(keg, segment);
+    if (err)
+        return err;
     if (tail.at < size && !tail.closed)
         keg_say(keg, KEG_LOG_INFO,
                 "%08" PRIu64 ".data: cut a torn tail of %" PRIu64 " bytes at offset %" PRIu64,

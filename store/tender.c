@@ -46,7 +46,7 @@ static void *run_syncer(void *arg)
 static void *run_tender(void *arg)
 {
     struct keg *keg = arg;
-    int err;
+    int err, said = 0;
 
     pthread_mutex_lock(&keg->tender_lock);
     while (!atomic_load(&keg->stopping)) {
@@ -56,8 +56,9 @@ static void *run_tender(void *arg)
         if (!atomic_load(&keg->stopping) && !keg_writable(keg)) {
             hints_tend(keg);
             err = compact_background(keg);
-            if (err && err != -ECANCELED && err != -EAGAIN)
+            if (err && err != -ECANCELED && err != said) /* once, not every second */
                 keg_say(keg, KEG_LOG_WARNING, "compaction in the background: %s", strerror(-err));
+            said = err;
         }
         pthread_mutex_lock(&keg->tender_lock);
     }

@@ -79,7 +79,9 @@ static int hook_append(struct keg_file *f, uint64_t at, const struct iovec *iov,
 {
     int err = call_file(file_of(f), HOOK_APPEND);
 
-    return err ? err : env_append(file_of(f)->below, at, iov, count);
+    if (err >= 0 && env_append(file_of(f)->below, at, iov, count))
+        return -EIO;
+    return err > 0 ? -err : err;
 }
 
 static int hook_sync(struct keg_file *f)

@@ -19,7 +19,8 @@ enum hook_op {
     HOOK_REMOVE,
 };
 
-/* name is the file's. What it returns, if not 0, is the operation's result, and it is not done. */
+/* name is the file's. 0: the operation goes on; below 0: it fails so, and is not done; above 0
+ * (only of appends): it is done and then fails with the negative of that. */
 typedef int hook_fn(void *arg, enum hook_op op, const char *name);
 
 struct hook {

@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Faults of the engine that were found by reading it, each with the moment at which it shows: an
- * operation that fails, or another thread that comes in between.
+ * Faults of the engine at work that were found by reading it, each with the moment at which it
+ * shows: an operation that fails, or another thread that comes in between.
  */
+#include "bench.h"
 #include "commit.h"
 #include "compact.h"
-#include "env_fault.h"
-#include "hook.h"
 #include "segment.h"
-#include "store.h"
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,121 +17,6 @@
 #include <time.h>
 
 #include <cmocka.h>
-
-enum { SEGMENT = 64 << 10, WAIT_MS = 100 };
-
-/* A store on a disk that can fail, with a hook in between. */
-struct bench {
-    struct keg_env *disk;
-    struct hook hook;
-    struct keg *keg;
-};
-
-static void print_log(void *arg, enum keg_level level, const char *line)
-{
-    (void)arg;
-    (void)level;
-    if (getenv("TEST_VERBOSE"))
-        print_message("log: %s\n", line);
-}
-
-static int try_open(struct bench *bench, unsigned flags)
-{
-    struct keg_options options = {
-        .flags = flags | KEG_CREATE | KEG_NO_BACKGROUND, .segment_size = SEGMENT, .log = print_log};
-
-    return keg_open(&bench->hook.env, &options, &bench->keg);
-}
-
-static void open_bench(struct bench *bench)
-{
-    memset(bench, 0, sizeof *bench);
-    assert_int_equal(env_fault(0, &bench->disk), 0);
-    hook_init(&bench->hook, bench->disk);
-    assert_int_equal(try_open(bench, 0), 0);
-}
-
-static void free_bench(struct bench *bench)
-{
-    assert_int_equal(env_fault_open_files(bench->disk), 0);
-    keg_env_free(bench->disk);
-}
-
-/* Ends the store without a further write: as kill -9 does, or with a loss of power. */
-static void stop(struct bench *bench, bool power)
-{
-    struct env_fault_plan plan = {power ? ENV_FAULT_CUT : ENV_FAULT_EIO, 1, true, 7};
-
-    bench->hook.fn = NULL;
-    env_fault_set(bench->disk, &plan);
-    if (keg_close(bench->keg) == 0)
-        print_message("nothing was left to write\n");
-    env_fault_set(bench->disk, NULL);
-    if (power)
-        env_fault_restart(bench->disk);
-}
-
-static struct keg_bytes text(const char *s)
-{
-    return (struct keg_bytes){s, strlen(s)};
-}
-
-static struct keg_bytes name_of(unsigned n, char *buf)
-{
-    return (struct keg_bytes){buf, (size_t)snprintf(buf, 40, "a key that has %06u as its name", n)};
-}
-
-static int put(struct keg *keg, unsigned n, unsigned flags)
-{
-    static const char value[300];
-    char buf[40];
-
-    return keg_put(keg, name_of(n, buf), text("m"), (struct keg_bytes){value, sizeof value}, flags);
-}
-
-static bool has(struct keg *keg, unsigned n)
-{
-    struct keg_info info;
-    char value[300], buf[40];
-
-    return keg_get(keg, name_of(n, buf), &info) == 0 &&
-           keg_read(keg, name_of(n, buf), 0, value, sizeof value) == (ssize_t)info.value_len;
-}
-
-static void want_all(struct keg *keg, unsigned from, unsigned to)
-{
-    for (unsigned n = from; n < to; n++) {
-        if (!has(keg, n))
-            print_error("key %u is missing\n", n);
-        assert_true(has(keg, n));
-    }
-}
-
-static void put_all(struct keg *keg, unsigned from, unsigned to)
-{
-    for (unsigned n = from; n < to; n++)
-        assert_int_equal(put(keg, n, 0), 0);
-}
-
-static void drop_all(struct keg *keg, unsigned from, unsigned to, unsigned step)
-{
-    char buf[40];
-
-    for (unsigned n = from; n < to; n += step)
-        assert_int_equal(keg_delete(keg, name_of(n, buf), 0), 0);
-}
-
-static int remove_hint(void *arg, const char *name)
-{
-    return strstr(name, ".hint") ? env_remove(arg, name) : 0;
-}
-
-static bool ends(const char *name, const char *end)
-{
-    size_t len = strlen(name), n = strlen(end);
-
-    return len >= n && strcmp(name + len - n, end) == 0;
-}
 
 /* ---- Compaction ---- */
 
@@ -149,7 +31,7 @@ static int fail_hints_after_publish(void *arg, enum hook_op op, const char *name
 
     if (op == HOOK_PUBLISH && strcmp(name, SEGMENT_MANIFEST) == 0)
         state->published = true;
-    return state->published && op == HOOK_READ && ends(name, ".hint") ? -EIO : 0;
+    return state->published && op == HOOK_READ && bench_ends(name, ".hint") ? -EIO : 0;
 }
 
 /* What a compaction copied and could not repoint must not be taken for dead by the next one. */
@@ -159,26 +41,23 @@ static void test_failed_repoint_loses_nothing(void **state)
     struct bench bench;
 
     (void)state;
-    open_bench(&bench);
-    put_all(bench.keg, 0, 400);
-    drop_all(bench.keg, 0, 400, 2);
+    bench_open(&bench);
+    bench_put_all(bench.keg, 0, 400);
+    bench_drop_all(bench.keg, 0, 200);
     assert_int_equal(keg_hint(bench.keg), 0);
     assert_int_equal(commit_roll(bench.keg), 0);
     bench.hook.fn = fail_hints_after_publish;
     bench.hook.arg = &after;
     assert_int_not_equal(keg_compact(bench.keg, NULL, NULL), 0);
     bench.hook.fn = NULL;
-    for (unsigned n = 1; n < 400; n += 2)
-        assert_true(has(bench.keg, n));
+    bench_want_all(bench.keg, 200, 400);
     assert_int_equal(keg_compact(bench.keg, NULL, NULL), 0);
-    for (unsigned n = 1; n < 400; n += 2)
-        assert_true(has(bench.keg, n));
+    bench_want_all(bench.keg, 200, 400);
     assert_int_equal(keg_close(bench.keg), 0);
-    assert_int_equal(try_open(&bench, 0), 0);
-    for (unsigned n = 1; n < 400; n += 2)
-        assert_true(has(bench.keg, n));
+    assert_int_equal(bench_reopen(&bench), 0);
+    bench_want_all(bench.keg, 200, 400);
     assert_int_equal(keg_close(bench.keg), 0);
-    free_bench(&bench);
+    bench_free(&bench);
 }
 
 /* Hints that go while the store is open are made again. */
@@ -188,24 +67,18 @@ static void test_compaction_makes_lost_hints(void **state)
     struct bench bench;
 
     (void)state;
-    open_bench(&bench);
-    put_all(bench.keg, 0, 1000);
-    drop_all(bench.keg, 0, 900, 1);
+    bench_open(&bench);
+    bench_put_all(bench.keg, 0, 1000);
+    bench_drop_all(bench.keg, 0, 900);
     assert_int_equal(keg_hint(bench.keg), 0);
     keg_stats(bench.keg, &before);
-    assert_int_equal(env_list(bench.disk, remove_hint, bench.disk), 0);
+    bench_remove_hints(&bench);
     assert_int_equal(keg_compact(bench.keg, NULL, NULL), 0);
     keg_stats(bench.keg, &after);
     assert_true(after.data_bytes < before.data_bytes / 4);
-    want_all(bench.keg, 900, 1000);
+    bench_want_all(bench.keg, 900, 1000);
     assert_int_equal(keg_close(bench.keg), 0);
-    free_bench(&bench);
-}
-
-static int fail_reading_first(void *arg, enum hook_op op, const char *name)
-{
-    (void)arg;
-    return op == HOOK_READ && strcmp(name, "00000001.data") == 0 ? -EIO : 0;
+    bench_free(&bench);
 }
 
 /* A segment that cannot be read is left alone; the others are compacted all the same. */
@@ -215,27 +88,27 @@ static void test_unreadable_segment_stops_no_compaction(void **state)
     struct bench bench;
 
     (void)state;
-    open_bench(&bench);
-    put_all(bench.keg, 0, 1000);
-    drop_all(bench.keg, 50, 900, 1);
+    bench_open(&bench);
+    bench_put_all(bench.keg, 0, 1000);
+    bench_drop_all(bench.keg, 50, 900);
     assert_int_equal(keg_hint(bench.keg), 0);
     keg_stats(bench.keg, &before);
-    bench.hook.fn = fail_reading_first;
+    bench.hook.fn = bench_fail_first;
     assert_int_equal(keg_compact(bench.keg, NULL, NULL), 0);
     bench.hook.fn = NULL;
     keg_stats(bench.keg, &after);
     assert_true(after.data_bytes < before.data_bytes / 2);
-    want_all(bench.keg, 0, 50);
-    want_all(bench.keg, 900, 1000);
+    bench_want_all(bench.keg, 0, 50);
+    bench_want_all(bench.keg, 900, 1000);
     assert_int_equal(keg_close(bench.keg), 0);
-    free_bench(&bench);
+    bench_free(&bench);
 }
 
 static int count_segments(void *arg, enum hook_op op, const char *name)
 {
     unsigned *made = arg;
 
-    if (op != HOOK_CREATE || !ends(name, ".data"))
+    if (op != HOOK_CREATE || !bench_ends(name, ".data"))
         return 0;
     return ++*made > 200 ? -EIO : 0;
 }
@@ -248,10 +121,10 @@ static void put_names(struct keg *keg, unsigned from, unsigned to, unsigned step
     while (from < to) {
         keg_batch_clear(&batch);
         for (unsigned i = 0; i < 100 && from < to; i++, from += step) {
-            struct keg_bytes key = name_of(from, bufs[i]);
+            struct keg_bytes key = bench_name(from, bufs[i]);
 
             assert_int_equal(tombstone ? keg_batch_delete(&batch, key)
-                                       : keg_batch_put(&batch, key, text(""), text("")),
+                                       : keg_batch_put(&batch, key, bench_text(""), bench_text("")),
                              0);
         }
         assert_int_equal(keg_commit(keg, &batch, 0), 0);
@@ -266,7 +139,7 @@ static void test_kept_tombstones_end_compaction(void **state)
     unsigned made = 0;
 
     (void)state;
-    open_bench(&bench);
+    bench_open(&bench);
     put_names(bench.keg, 0, 20000, 1, false);
     put_names(bench.keg, 0, 18000, 3, true);
     assert_int_equal(keg_hint(bench.keg), 0);
@@ -278,7 +151,7 @@ static void test_kept_tombstones_end_compaction(void **state)
     assert_true(made < 60);
     bench.hook.fn = NULL;
     assert_int_equal(keg_close(bench.keg), 0);
-    free_bench(&bench);
+    bench_free(&bench);
 }
 
 /* Sequence numbers are not used again when compaction has dropped the records that had them. */
@@ -288,21 +161,21 @@ static void test_sequence_goes_on_after_compaction(void **state)
     struct bench bench;
 
     (void)state;
-    open_bench(&bench);
-    put_all(bench.keg, 0, 100);
-    drop_all(bench.keg, 0, 100, 1);
+    bench_open(&bench);
+    bench_put_all(bench.keg, 0, 100);
+    bench_drop_all(bench.keg, 0, 100);
     keg_stats(bench.keg, &before);
     assert_int_equal(before.sequence, 200);
     assert_int_equal(keg_compact(bench.keg, NULL, NULL), 0);
     keg_stats(bench.keg, &after);
     assert_int_equal(after.sequence, 200);
     assert_int_equal(keg_close(bench.keg), 0);
-    assert_int_equal(try_open(&bench, 0), 0);
-    assert_int_equal(put(bench.keg, 1, 0), 0);
+    assert_int_equal(bench_reopen(&bench), 0);
+    assert_int_equal(bench_put(bench.keg, 1, 0), 0);
     keg_stats(bench.keg, &after);
     assert_true(after.sequence > before.sequence);
     assert_int_equal(keg_close(bench.keg), 0);
-    free_bench(&bench);
+    bench_free(&bench);
 }
 
 /* ---- A roll and what comes in between ---- */
@@ -334,7 +207,7 @@ static int visit_roll(void *arg, enum hook_op op, const char *name)
     visitor->started = true;
     assert_int_equal(pthread_create(&visitor->thread, NULL, visit, visitor), 0);
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += WAIT_MS * 1000000L;
+    until.tv_nsec += BENCH_WAIT_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     visitor->joined = pthread_timedjoin_np(visitor->thread, NULL, &until) == 0;
@@ -348,8 +221,8 @@ static void roll_and_visit(int (*work)(struct keg *keg))
     struct bench bench;
     struct visitor visitor = {.bench = &bench, .work = work, .fail = -ENOSPC};
 
-    open_bench(&bench);
-    put_all(bench.keg, 0, 10);
+    bench_open(&bench);
+    bench_put_all(bench.keg, 0, 10);
     bench.hook.fn = visit_roll;
     bench.hook.arg = &visitor;
     assert_int_equal(commit_roll(bench.keg), -ENOSPC);
@@ -357,14 +230,14 @@ static void roll_and_visit(int (*work)(struct keg *keg))
     if (!visitor.joined)
         assert_int_equal(pthread_join(visitor.thread, NULL), 0);
     bench.hook.fn = NULL;
-    assert_int_equal(put(bench.keg, 10, 0), 0);
-    assert_int_equal(put(bench.keg, 11, KEG_SYNC), 0);
-    stop(&bench, true);
-    assert_int_equal(try_open(&bench, 0), 0);
+    assert_int_equal(bench_put(bench.keg, 10, 0), 0);
+    assert_int_equal(bench_put(bench.keg, 11, KEG_SYNC), 0);
+    bench_stop(&bench, true);
+    assert_int_equal(bench_reopen(&bench), 0);
     assert_null(keg_readonly_reason(bench.keg));
-    want_all(bench.keg, 0, 12);
+    bench_want_all(bench.keg, 0, 12);
     assert_int_equal(keg_close(bench.keg), 0);
-    free_bench(&bench);
+    bench_free(&bench);
 }
 
 static void test_sync_during_failed_roll(void **state)
@@ -396,7 +269,7 @@ static int sync_while_sealing(void *arg, enum hook_op op, const char *name)
 {
     struct race *race = arg;
 
-    if (op == HOOK_SYNC && ends(name, ".data") && race->sealing)
+    if (op == HOOK_SYNC && bench_ends(name, ".data") && race->sealing)
         return -EIO;
     if (op != HOOK_SEAL || race->sealing)
         return 0;
@@ -414,8 +287,8 @@ static void test_no_sync_beside_a_seal(void **state)
     struct race race = {.bench = &bench, .visitor = {.bench = &bench, .work = sync_store}};
 
     (void)state;
-    open_bench(&bench);
-    put_all(bench.keg, 0, 10);
+    bench_open(&bench);
+    bench_put_all(bench.keg, 0, 10);
     bench.hook.fn = sync_while_sealing;
     bench.hook.arg = &race;
     assert_int_equal(commit_roll(bench.keg), 0);
@@ -424,7 +297,146 @@ static void test_no_sync_beside_a_seal(void **state)
     assert_null(keg_readonly_reason(bench.keg));
     bench.hook.fn = NULL;
     assert_int_equal(keg_close(bench.keg), 0);
-    free_bench(&bench);
+    bench_free(&bench);
+}
+
+/* ---- A full disk ---- */
+
+static int write_and_fail(void *arg, enum hook_op op, const char *name)
+{
+    (void)arg;
+    return op == HOOK_APPEND && bench_ends(name, ".data") ? ENOSPC : 0;
+}
+
+/* A put that was refused does not come back after its key was deleted. */
+static void test_refused_put_stays_away(void **state)
+{
+    struct bench bench;
+    char buf[40];
+
+    (void)state;
+    for (int crash = 0; crash < 2; crash++) {
+        bench_open(&bench);
+        bench_put_all(bench.keg, 0, 3);
+        bench.hook.fn = write_and_fail;
+        assert_int_equal(bench_put(bench.keg, 3, 0), -ENOSPC);
+        bench.hook.fn = NULL;
+        assert_int_equal(keg_delete(bench.keg, bench_name(3, buf), 0), -ENOENT);
+        if (crash)
+            bench_stop(&bench, false);
+        else
+            assert_int_equal(keg_close(bench.keg), 0);
+        assert_int_equal(bench_reopen(&bench), 0);
+        bench_want_all(bench.keg, 0, 3);
+        assert_false(bench_has(bench.keg, 3));
+        assert_int_equal(keg_close(bench.keg), 0);
+        bench_free(&bench);
+    }
+}
+
+/* Several writers; the first one's append waits until the others are in the queue behind it. */
+struct crowd {
+    struct bench *bench;
+    pthread_t writers[3];
+    int results[3];
+    _Atomic unsigned begun;
+    bool waited, full;
+};
+
+struct writer {
+    struct crowd *crowd;
+    unsigned n;
+};
+
+static void *write_one(void *arg)
+{
+    const struct writer *writer = arg;
+    struct crowd *crowd = writer->crowd;
+    char buf[40];
+
+    atomic_fetch_add(&crowd->begun, 1);
+    crowd->results[writer->n] = writer->n == 2
+                                    ? keg_delete(crowd->bench->keg, bench_name(0, buf), KEG_FREEING)
+                                    : bench_put(crowd->bench->keg, 100 + writer->n, 0);
+    return NULL;
+}
+
+/* The disk is full for whoever wants to append more than a tombstone, or to begin a segment. */
+static int crowd_append(void *arg, enum hook_op op, const char *name)
+{
+    struct crowd *crowd = arg;
+    struct timespec pause = {0, BENCH_WAIT_MS * 1000000L};
+
+    if (op == HOOK_CREATE && bench_ends(name, ".data") && crowd->full)
+        return -ENOSPC;
+    if (op != HOOK_APPEND || !bench_ends(name, ".data") || crowd->waited)
+        return 0;
+    crowd->waited = true;
+    while (atomic_load(&crowd->begun) < 3)
+        nanosleep(&pause, NULL);
+    nanosleep(&pause, NULL);
+    return 0;
+}
+
+/* What frees space does not fail for the put that shares a write with it. */
+static void test_delete_beside_a_refused_put(void **state)
+{
+    struct bench bench;
+    struct crowd crowd = {.bench = &bench};
+    struct writer writers[3];
+    unsigned n = 0;
+
+    (void)state;
+    bench_open(&bench);
+    /* The active segment is full but for one frame. */
+    while (atomic_load(&bench.keg->active->length) + 2 * 420 + FORMAT_FOOTER_SIZE < BENCH_SEGMENT)
+        assert_int_equal(bench_put(bench.keg, n++, 0), 0);
+    crowd.full = true;
+    bench.hook.fn = crowd_append;
+    bench.hook.arg = &crowd;
+    for (unsigned i = 0; i < 3; i++) {
+        struct timespec pause = {0, 20000000};
+
+        writers[i] = (struct writer){&crowd, i};
+        assert_int_equal(pthread_create(&crowd.writers[i], NULL, write_one, &writers[i]), 0);
+        nanosleep(&pause, NULL);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(pthread_join(crowd.writers[i], NULL), 0);
+    assert_int_equal(crowd.results[2], 0);
+    assert_false(bench_has(bench.keg, 0));
+    bench.hook.fn = NULL;
+    assert_int_equal(keg_close(bench.keg), 0);
+    bench_free(&bench);
+}
+
+static int no_descriptors(void *arg, enum hook_op op, const char *name)
+{
+    unsigned *times = arg;
+
+    if (op != HOOK_CREATE || !bench_ends(name, ".data") || *times == 0)
+        return 0;
+    --*times;
+    return -EMFILE;
+}
+
+/* Descriptors kept for reading make room for the next segment's. */
+static void test_roll_without_descriptors(void **state)
+{
+    struct bench bench;
+    unsigned times = 3;
+
+    (void)state;
+    bench_open(&bench);
+    bench_put_all(bench.keg, 0, 900);
+    bench.hook.fn = no_descriptors;
+    bench.hook.arg = &times;
+    bench_put_all(bench.keg, 900, 1200);
+    assert_int_equal(times, 0);
+    bench.hook.fn = NULL;
+    bench_want_all(bench.keg, 0, 1200);
+    assert_int_equal(keg_close(bench.keg), 0);
+    bench_free(&bench);
 }
 
 int main(void)
@@ -438,6 +450,9 @@ int main(void)
         cmocka_unit_test(test_sync_during_failed_roll),
         cmocka_unit_test(test_hint_during_failed_roll),
         cmocka_unit_test(test_no_sync_beside_a_seal),
+        cmocka_unit_test(test_refused_put_stays_away),
+        cmocka_unit_test(test_delete_beside_a_refused_put),
+        cmocka_unit_test(test_roll_without_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
