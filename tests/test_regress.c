@@ -3,9 +3,9 @@
  * Faults of the engine at work that were found by reading it, each with the moment at which it
  * shows: an operation that fails, or another thread that comes in between.
  */
-#include "bench.h"
 #include "commit.h"
 #include "compact.h"
+#include "fixture.h"
 #include "segment.h"
 #include <errno.h>
 #include <pthread.h>
@@ -31,84 +31,84 @@ static int fail_hints_after_publish(void *arg, enum hook_op op, const char *name
 
     if (op == HOOK_PUBLISH && strcmp(name, SEGMENT_MANIFEST) == 0)
         state->published = true;
-    return state->published && op == HOOK_READ && bench_ends(name, ".hint") ? -EIO : 0;
+    return state->published && op == HOOK_READ && fixture_ends(name, ".hint") ? -EIO : 0;
 }
 
 /* What a compaction copied and could not repoint must not be taken for dead by the next one. */
 static void test_failed_repoint_loses_nothing(void **state)
 {
     struct after_publish after = {false};
-    struct bench bench;
+    struct fixture fixture;
 
     (void)state;
-    bench_open(&bench);
-    bench_put_all(bench.keg, 0, 400);
-    bench_drop_all(bench.keg, 0, 200);
-    assert_int_equal(keg_hint(bench.keg), 0);
-    assert_int_equal(commit_roll(bench.keg), 0);
-    bench.hook.fn = fail_hints_after_publish;
-    bench.hook.arg = &after;
-    assert_int_not_equal(keg_compact(bench.keg, NULL, NULL), 0);
-    bench.hook.fn = NULL;
-    bench_want_all(bench.keg, 200, 400);
-    assert_int_equal(keg_compact(bench.keg, NULL, NULL), 0);
-    bench_want_all(bench.keg, 200, 400);
-    assert_int_equal(keg_close(bench.keg), 0);
-    assert_int_equal(bench_reopen(&bench), 0);
-    bench_want_all(bench.keg, 200, 400);
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 400);
+    fixture_drop_all(fixture.keg, 0, 200);
+    assert_int_equal(keg_hint(fixture.keg), 0);
+    assert_int_equal(commit_roll(fixture.keg), 0);
+    fixture.hook.fn = fail_hints_after_publish;
+    fixture.hook.arg = &after;
+    assert_int_not_equal(keg_compact(fixture.keg, NULL, NULL), 0);
+    fixture.hook.fn = NULL;
+    fixture_want_all(fixture.keg, 200, 400);
+    assert_int_equal(keg_compact(fixture.keg, NULL, NULL), 0);
+    fixture_want_all(fixture.keg, 200, 400);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    fixture_want_all(fixture.keg, 200, 400);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 /* Hints that go while the store is open are made again. */
 static void test_compaction_makes_lost_hints(void **state)
 {
     struct keg_stats before, after;
-    struct bench bench;
+    struct fixture fixture;
 
     (void)state;
-    bench_open(&bench);
-    bench_put_all(bench.keg, 0, 1000);
-    bench_drop_all(bench.keg, 0, 900);
-    assert_int_equal(keg_hint(bench.keg), 0);
-    keg_stats(bench.keg, &before);
-    bench_remove_hints(&bench);
-    assert_int_equal(keg_compact(bench.keg, NULL, NULL), 0);
-    keg_stats(bench.keg, &after);
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 1000);
+    fixture_drop_all(fixture.keg, 0, 900);
+    assert_int_equal(keg_hint(fixture.keg), 0);
+    keg_stats(fixture.keg, &before);
+    fixture_remove_hints(&fixture);
+    assert_int_equal(keg_compact(fixture.keg, NULL, NULL), 0);
+    keg_stats(fixture.keg, &after);
     assert_true(after.data_bytes < before.data_bytes / 4);
-    bench_want_all(bench.keg, 900, 1000);
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    fixture_want_all(fixture.keg, 900, 1000);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 /* A segment that cannot be read is left alone; the others are compacted all the same. */
 static void test_unreadable_segment_stops_no_compaction(void **state)
 {
     struct keg_stats before, after;
-    struct bench bench;
+    struct fixture fixture;
 
     (void)state;
-    bench_open(&bench);
-    bench_put_all(bench.keg, 0, 1000);
-    bench_drop_all(bench.keg, 50, 900);
-    assert_int_equal(keg_hint(bench.keg), 0);
-    keg_stats(bench.keg, &before);
-    bench.hook.fn = bench_fail_first;
-    assert_int_equal(keg_compact(bench.keg, NULL, NULL), 0);
-    bench.hook.fn = NULL;
-    keg_stats(bench.keg, &after);
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 1000);
+    fixture_drop_all(fixture.keg, 50, 900);
+    assert_int_equal(keg_hint(fixture.keg), 0);
+    keg_stats(fixture.keg, &before);
+    fixture.hook.fn = fixture_fail_first;
+    assert_int_equal(keg_compact(fixture.keg, NULL, NULL), 0);
+    fixture.hook.fn = NULL;
+    keg_stats(fixture.keg, &after);
     assert_true(after.data_bytes < before.data_bytes / 2);
-    bench_want_all(bench.keg, 0, 50);
-    bench_want_all(bench.keg, 900, 1000);
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    fixture_want_all(fixture.keg, 0, 50);
+    fixture_want_all(fixture.keg, 900, 1000);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 static int count_segments(void *arg, enum hook_op op, const char *name)
 {
     unsigned *made = arg;
 
-    if (op != HOOK_CREATE || !bench_ends(name, ".data"))
+    if (op != HOOK_CREATE || !fixture_ends(name, ".data"))
         return 0;
     return ++*made > 200 ? -EIO : 0;
 }
@@ -121,10 +121,11 @@ static void put_names(struct keg *keg, unsigned from, unsigned to, unsigned step
     while (from < to) {
         keg_batch_clear(&batch);
         for (unsigned i = 0; i < 100 && from < to; i++, from += step) {
-            struct keg_bytes key = bench_name(from, bufs[i]);
+            struct keg_bytes key = fixture_name(from, bufs[i]);
 
-            assert_int_equal(tombstone ? keg_batch_delete(&batch, key)
-                                       : keg_batch_put(&batch, key, bench_text(""), bench_text("")),
+            assert_int_equal(tombstone
+                                 ? keg_batch_delete(&batch, key)
+                                 : keg_batch_put(&batch, key, fixture_text(""), fixture_text("")),
                              0);
         }
         assert_int_equal(keg_commit(keg, &batch, 0), 0);
@@ -135,53 +136,53 @@ static void put_names(struct keg *keg, unsigned from, unsigned to, unsigned step
 /* Tombstones that have to stay are no reason to write them again and again. */
 static void test_kept_tombstones_end_compaction(void **state)
 {
-    struct bench bench;
+    struct fixture fixture;
     unsigned made = 0;
 
     (void)state;
-    bench_open(&bench);
-    put_names(bench.keg, 0, 20000, 1, false);
-    put_names(bench.keg, 0, 18000, 3, true);
-    assert_int_equal(keg_hint(bench.keg), 0);
-    bench.hook.fn = count_segments;
-    bench.hook.arg = &made;
+    fixture_open(&fixture);
+    put_names(fixture.keg, 0, 20000, 1, false);
+    put_names(fixture.keg, 0, 18000, 3, true);
+    assert_int_equal(keg_hint(fixture.keg), 0);
+    fixture.hook.fn = count_segments;
+    fixture.hook.arg = &made;
     for (int i = 0; i < 5; i++)
-        assert_int_equal(compact_background(bench.keg), 0);
+        assert_int_equal(compact_background(fixture.keg), 0);
     print_message("%u segments made\n", made);
     assert_true(made < 60);
-    bench.hook.fn = NULL;
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    fixture.hook.fn = NULL;
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 /* Sequence numbers are not used again when compaction has dropped the records that had them. */
 static void test_sequence_goes_on_after_compaction(void **state)
 {
     struct keg_stats before, after;
-    struct bench bench;
+    struct fixture fixture;
 
     (void)state;
-    bench_open(&bench);
-    bench_put_all(bench.keg, 0, 100);
-    bench_drop_all(bench.keg, 0, 100);
-    keg_stats(bench.keg, &before);
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 100);
+    fixture_drop_all(fixture.keg, 0, 100);
+    keg_stats(fixture.keg, &before);
     assert_int_equal(before.sequence, 200);
-    assert_int_equal(keg_compact(bench.keg, NULL, NULL), 0);
-    keg_stats(bench.keg, &after);
+    assert_int_equal(keg_compact(fixture.keg, NULL, NULL), 0);
+    keg_stats(fixture.keg, &after);
     assert_int_equal(after.sequence, 200);
-    assert_int_equal(keg_close(bench.keg), 0);
-    assert_int_equal(bench_reopen(&bench), 0);
-    assert_int_equal(bench_put(bench.keg, 1, 0), 0);
-    keg_stats(bench.keg, &after);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    assert_int_equal(fixture_put(fixture.keg, 1, 0), 0);
+    keg_stats(fixture.keg, &after);
     assert_true(after.sequence > before.sequence);
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 /* ---- A roll and what comes in between ---- */
 
 struct visitor {
-    struct bench *bench;
+    struct fixture *fixture;
     int (*work)(struct keg *keg);
     int fail; /* what making the next MANIFEST gives */
     bool started, joined;
@@ -192,7 +193,7 @@ static void *visit(void *arg)
 {
     struct visitor *visitor = arg;
 
-    return (void *)(intptr_t)visitor->work(visitor->bench->keg);
+    return (void *)(intptr_t)visitor->work(visitor->fixture->keg);
 }
 
 /* Lets the visitor in while a roll publishes its manifest, and fails that. The visitor may end
@@ -207,7 +208,7 @@ static int visit_roll(void *arg, enum hook_op op, const char *name)
     visitor->started = true;
     assert_int_equal(pthread_create(&visitor->thread, NULL, visit, visitor), 0);
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += BENCH_WAIT_MS * 1000000L;
+    until.tv_nsec += FIXTURE_WAIT_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     visitor->joined = pthread_timedjoin_np(visitor->thread, NULL, &until) == 0;
@@ -218,26 +219,26 @@ static int visit_roll(void *arg, enum hook_op op, const char *name)
  * loss of power. */
 static void roll_and_visit(int (*work)(struct keg *keg))
 {
-    struct bench bench;
-    struct visitor visitor = {.bench = &bench, .work = work, .fail = -ENOSPC};
+    struct fixture fixture;
+    struct visitor visitor = {.fixture = &fixture, .work = work, .fail = -ENOSPC};
 
-    bench_open(&bench);
-    bench_put_all(bench.keg, 0, 10);
-    bench.hook.fn = visit_roll;
-    bench.hook.arg = &visitor;
-    assert_int_equal(commit_roll(bench.keg), -ENOSPC);
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 10);
+    fixture.hook.fn = visit_roll;
+    fixture.hook.arg = &visitor;
+    assert_int_equal(commit_roll(fixture.keg), -ENOSPC);
     assert_true(visitor.started);
     if (!visitor.joined)
         assert_int_equal(pthread_join(visitor.thread, NULL), 0);
-    bench.hook.fn = NULL;
-    assert_int_equal(bench_put(bench.keg, 10, 0), 0);
-    assert_int_equal(bench_put(bench.keg, 11, KEG_SYNC), 0);
-    bench_stop(&bench, true);
-    assert_int_equal(bench_reopen(&bench), 0);
-    assert_null(keg_readonly_reason(bench.keg));
-    bench_want_all(bench.keg, 0, 12);
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    fixture.hook.fn = NULL;
+    assert_int_equal(fixture_put(fixture.keg, 10, 0), 0);
+    assert_int_equal(fixture_put(fixture.keg, 11, KEG_SYNC), 0);
+    fixture_stop(&fixture, true);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    assert_null(keg_readonly_reason(fixture.keg));
+    fixture_want_all(fixture.keg, 0, 12);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 static void test_sync_during_failed_roll(void **state)
@@ -259,7 +260,7 @@ static int sync_store(struct keg *keg)
 
 /* A sync that fails while a segment is sealed, whose own sync then says nothing any more. */
 struct race {
-    struct bench *bench;
+    struct fixture *fixture;
     struct visitor visitor;
     bool sealing;
     int result;
@@ -269,7 +270,7 @@ static int sync_while_sealing(void *arg, enum hook_op op, const char *name)
 {
     struct race *race = arg;
 
-    if (op == HOOK_SYNC && bench_ends(name, ".data") && race->sealing)
+    if (op == HOOK_SYNC && fixture_ends(name, ".data") && race->sealing)
         return -EIO;
     if (op != HOOK_SEAL || race->sealing)
         return 0;
@@ -283,21 +284,21 @@ static int sync_while_sealing(void *arg, enum hook_op op, const char *name)
 /* One file is sealed and synced by one thread at a time: the kernel says a failure only once. */
 static void test_no_sync_beside_a_seal(void **state)
 {
-    struct bench bench;
-    struct race race = {.bench = &bench, .visitor = {.bench = &bench, .work = sync_store}};
+    struct fixture fixture;
+    struct race race = {.fixture = &fixture, .visitor = {.fixture = &fixture, .work = sync_store}};
 
     (void)state;
-    bench_open(&bench);
-    bench_put_all(bench.keg, 0, 10);
-    bench.hook.fn = sync_while_sealing;
-    bench.hook.arg = &race;
-    assert_int_equal(commit_roll(bench.keg), 0);
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 10);
+    fixture.hook.fn = sync_while_sealing;
+    fixture.hook.arg = &race;
+    assert_int_equal(commit_roll(fixture.keg), 0);
     if (!race.visitor.joined)
         assert_int_equal(pthread_join(race.visitor.thread, NULL), 0);
-    assert_null(keg_readonly_reason(bench.keg));
-    bench.hook.fn = NULL;
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    assert_null(keg_readonly_reason(fixture.keg));
+    fixture.hook.fn = NULL;
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 /* ---- A full disk ---- */
@@ -305,38 +306,38 @@ static void test_no_sync_beside_a_seal(void **state)
 static int write_and_fail(void *arg, enum hook_op op, const char *name)
 {
     (void)arg;
-    return op == HOOK_APPEND && bench_ends(name, ".data") ? ENOSPC : 0;
+    return op == HOOK_APPEND && fixture_ends(name, ".data") ? ENOSPC : 0;
 }
 
 /* A put that was refused does not come back after its key was deleted. */
 static void test_refused_put_stays_away(void **state)
 {
-    struct bench bench;
+    struct fixture fixture;
     char buf[40];
 
     (void)state;
     for (int crash = 0; crash < 2; crash++) {
-        bench_open(&bench);
-        bench_put_all(bench.keg, 0, 3);
-        bench.hook.fn = write_and_fail;
-        assert_int_equal(bench_put(bench.keg, 3, 0), -ENOSPC);
-        bench.hook.fn = NULL;
-        assert_int_equal(keg_delete(bench.keg, bench_name(3, buf), 0), -ENOENT);
+        fixture_open(&fixture);
+        fixture_put_all(fixture.keg, 0, 3);
+        fixture.hook.fn = write_and_fail;
+        assert_int_equal(fixture_put(fixture.keg, 3, 0), -ENOSPC);
+        fixture.hook.fn = NULL;
+        assert_int_equal(keg_delete(fixture.keg, fixture_name(3, buf), 0), -ENOENT);
         if (crash)
-            bench_stop(&bench, false);
+            fixture_stop(&fixture, false);
         else
-            assert_int_equal(keg_close(bench.keg), 0);
-        assert_int_equal(bench_reopen(&bench), 0);
-        bench_want_all(bench.keg, 0, 3);
-        assert_false(bench_has(bench.keg, 3));
-        assert_int_equal(keg_close(bench.keg), 0);
-        bench_free(&bench);
+            assert_int_equal(keg_close(fixture.keg), 0);
+        assert_int_equal(fixture_reopen(&fixture), 0);
+        fixture_want_all(fixture.keg, 0, 3);
+        assert_false(fixture_has(fixture.keg, 3));
+        assert_int_equal(keg_close(fixture.keg), 0);
+        fixture_free(&fixture);
     }
 }
 
 /* Several writers; the first one's append waits until the others are in the queue behind it. */
 struct crowd {
-    struct bench *bench;
+    struct fixture *fixture;
     pthread_t writers[3];
     int results[3];
     _Atomic unsigned begun;
@@ -355,9 +356,9 @@ static void *write_one(void *arg)
     char buf[40];
 
     atomic_fetch_add(&crowd->begun, 1);
-    crowd->results[writer->n] = writer->n == 2
-                                    ? keg_delete(crowd->bench->keg, bench_name(0, buf), KEG_FREEING)
-                                    : bench_put(crowd->bench->keg, 100 + writer->n, 0);
+    crowd->results[writer->n] =
+        writer->n == 2 ? keg_delete(crowd->fixture->keg, fixture_name(0, buf), KEG_FREEING)
+                       : fixture_put(crowd->fixture->keg, 100 + writer->n, 0);
     return NULL;
 }
 
@@ -365,11 +366,11 @@ static void *write_one(void *arg)
 static int crowd_append(void *arg, enum hook_op op, const char *name)
 {
     struct crowd *crowd = arg;
-    struct timespec pause = {0, BENCH_WAIT_MS * 1000000L};
+    struct timespec pause = {0, FIXTURE_WAIT_MS * 1000000L};
 
-    if (op == HOOK_CREATE && bench_ends(name, ".data") && crowd->full)
+    if (op == HOOK_CREATE && fixture_ends(name, ".data") && crowd->full)
         return -ENOSPC;
-    if (op != HOOK_APPEND || !bench_ends(name, ".data") || crowd->waited)
+    if (op != HOOK_APPEND || !fixture_ends(name, ".data") || crowd->waited)
         return 0;
     crowd->waited = true;
     while (atomic_load(&crowd->begun) < 3)
@@ -381,19 +382,20 @@ static int crowd_append(void *arg, enum hook_op op, const char *name)
 /* What frees space does not fail for the put that shares a write with it. */
 static void test_delete_beside_a_refused_put(void **state)
 {
-    struct bench bench;
-    struct crowd crowd = {.bench = &bench};
+    struct fixture fixture;
+    struct crowd crowd = {.fixture = &fixture};
     struct writer writers[3];
     unsigned n = 0;
 
     (void)state;
-    bench_open(&bench);
+    fixture_open(&fixture);
     /* The active segment is full but for one frame. */
-    while (atomic_load(&bench.keg->active->length) + 2 * 420 + FORMAT_FOOTER_SIZE < BENCH_SEGMENT)
-        assert_int_equal(bench_put(bench.keg, n++, 0), 0);
+    while (atomic_load(&fixture.keg->active->length) + 2 * 420 + FORMAT_FOOTER_SIZE <
+           FIXTURE_SEGMENT)
+        assert_int_equal(fixture_put(fixture.keg, n++, 0), 0);
     crowd.full = true;
-    bench.hook.fn = crowd_append;
-    bench.hook.arg = &crowd;
+    fixture.hook.fn = crowd_append;
+    fixture.hook.arg = &crowd;
     for (unsigned i = 0; i < 3; i++) {
         struct timespec pause = {0, 20000000};
 
@@ -404,17 +406,17 @@ static void test_delete_beside_a_refused_put(void **state)
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(pthread_join(crowd.writers[i], NULL), 0);
     assert_int_equal(crowd.results[2], 0);
-    assert_false(bench_has(bench.keg, 0));
-    bench.hook.fn = NULL;
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    assert_false(fixture_has(fixture.keg, 0));
+    fixture.hook.fn = NULL;
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 static int no_descriptors(void *arg, enum hook_op op, const char *name)
 {
     unsigned *times = arg;
 
-    if (op != HOOK_CREATE || !bench_ends(name, ".data") || *times == 0)
+    if (op != HOOK_CREATE || !fixture_ends(name, ".data") || *times == 0)
         return 0;
     --*times;
     return -EMFILE;
@@ -423,20 +425,20 @@ static int no_descriptors(void *arg, enum hook_op op, const char *name)
 /* Descriptors kept for reading make room for the next segment's. */
 static void test_roll_without_descriptors(void **state)
 {
-    struct bench bench;
+    struct fixture fixture;
     unsigned times = 3;
 
     (void)state;
-    bench_open(&bench);
-    bench_put_all(bench.keg, 0, 900);
-    bench.hook.fn = no_descriptors;
-    bench.hook.arg = &times;
-    bench_put_all(bench.keg, 900, 1200);
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 900);
+    fixture.hook.fn = no_descriptors;
+    fixture.hook.arg = &times;
+    fixture_put_all(fixture.keg, 900, 1200);
     assert_int_equal(times, 0);
-    bench.hook.fn = NULL;
-    bench_want_all(bench.keg, 0, 1200);
-    assert_int_equal(keg_close(bench.keg), 0);
-    bench_free(&bench);
+    fixture.hook.fn = NULL;
+    fixture_want_all(fixture.keg, 0, 1200);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
 }
 
 int main(void)
