@@ -232,6 +232,7 @@ static void link_held(struct volume *volume, struct held *held)
 {
     struct held_list *list = &volume->held[held->lazy];
     pthread_mutex_lock(&volume->tend_lock);
+    held->since = tend_clock();
     held->next = NULL;
     held->prev = list->last;
     *(held->prev ? &held->prev->next : &list->first) = held;
@@ -254,25 +255,31 @@ static void unlink_held(struct volume *volume, struct held *held)
 int inodes_hold(struct volume *volume, const struct inode *inode, bool lazy)
 {
     struct stripe *s = get_stripe(volume, inode->ino);
-    struct held *made = malloc(sizeof *made);
+    struct held *made = calloc(1, sizeof *made);
     if (!made)
         return -ENOMEM;
     pthread_mutex_lock(&s->table_lock);
     struct entry *e = get_locked(s, inode->ino);
-    struct held *old = e ? e->held : NULL;
-    if (e)
+    struct held *held = e ? e->held : NULL;
+    if (e && !held)
         e->held = made;
     pthread_mutex_unlock(&s->table_lock);
-    if (!e) {
+    if (!e || held)
         free(made);
+    if (!e)
         return -ENOMEM;
+    if (held && (lazy || !held->lazy)) { /* its place in the list, and its time, stay */
+        held->inode = *inode;
+        return 0;
     }
-    made->inode = *inode;
-    made->lazy = lazy && (!old || old->lazy);
-    if (old)
-        unlink_held(volume, old);
-    free(old);
-    link_held(volume, made);
+    if (held)
+        unlink_held(volume, held);
+    else
+        held = made;
+    held->ino = inode->ino;
+    held->inode = *inode;
+    held->lazy = lazy;
+    link_held(volume, held);
     return 0;
 }
 
@@ -302,11 +309,11 @@ bool inodes_is_held(struct volume *volume, uint64_t ino)
     return held;
 }
 
-uint64_t inodes_first_held(struct volume *volume, bool lazy, size_t *count)
+uint64_t inodes_first_held(struct volume *volume, bool lazy, uint64_t before, size_t *count)
 {
     pthread_mutex_lock(&volume->tend_lock);
     const struct held_list *list = &volume->held[lazy];
-    uint64_t ino = list->first ? list->first->inode.ino : 0;
+    uint64_t ino = list->first && list->first->since <= before ? list->first->ino : 0;
     *count = list->count;
     pthread_mutex_unlock(&volume->tend_lock);
     return ino;

@@ -80,6 +80,10 @@ static int reclaim_tail(struct change *change, uint64_t ino)
     int error = inodes_load(change->volume, ino, &inode);
     if (error && error != -ENOENT)
         return error;
+    /* The record may still speak of a tail that a truncation held in memory does not: the key stays
+     * with it, and the next open looks again. */
+    if (!error && !(inode.flags & INODE_TAIL) && inodes_is_held(change->volume, ino))
+        return 1;
     if (error || !(inode.flags & INODE_TAIL)) {
         change_unorphan(change, KEYS_ORPHAN_TAIL, ino);
         return 1;

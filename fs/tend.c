@@ -12,7 +12,7 @@
 
 enum { RETRY_MS = 1000 };
 
-static uint64_t clock_ms(void)
+uint64_t tend_clock(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -113,16 +113,22 @@ int tend_flush(struct volume *volume, uint64_t ino)
     return error;
 }
 
-int tend_flush_all(struct volume *volume, bool lazy)
+/* Those that are held since `before` or longer. */
+static int flush_held(struct volume *volume, bool lazy, uint64_t before)
 {
     size_t left, now;
-    uint64_t ino = inodes_first_held(volume, lazy, &left);
+    uint64_t ino = inodes_first_held(volume, lazy, before, &left);
     int error = 0;
     for (; !error && ino && left; left--) {
         error = tend_flush(volume, ino);
-        ino = inodes_first_held(volume, lazy, &now);
+        ino = inodes_first_held(volume, lazy, before, &now);
     }
     return error;
+}
+
+int tend_flush_all(struct volume *volume, bool lazy)
+{
+    return flush_held(volume, lazy, UINT64_MAX);
 }
 
 int volume_sync(struct volume *volume, uint64_t ino)
@@ -146,29 +152,27 @@ static void wait_until_locked(struct volume *volume, uint64_t ms)
     pthread_cond_timedwait(&volume->tend_wake, &volume->tend_lock, &t);
 }
 
+/*
+ * Each truncation waits its own time: one that came a moment ago is about to be joined by its
+ * write, and to log it alone would let a crash find the file empty.
+ */
 static void *tend_thread(void *arg)
 {
     struct volume *volume = arg;
-    uint64_t flush_at = 0; /* 0: nothing is held */
     bool failed = false;
     pthread_mutex_lock(&volume->tend_lock);
     while (!volume->stop) {
-        uint64_t now = clock_ms();
-        if (!volume->held[0].count)
-            flush_at = 0;
-        else if (!flush_at)
-            flush_at = now + volume->hold_ms;
-        bool flush = flush_at && now >= flush_at;
-        if (flush || (volume->work_count && !failed)) {
+        uint64_t now = tend_clock();
+        const struct held *first = volume->held[0].first;
+        uint64_t due = first ? first->since + volume->hold_ms : UINT64_MAX;
+        if (!failed && (now >= due || volume->work_count)) {
             pthread_mutex_unlock(&volume->tend_lock);
-            if (flush) {
-                (void)!tend_flush_all(volume, false); /* what failed stays held */
-                flush_at = 0;
-            }
-            failed = tend_run(volume) < 0;
+            /* What failed stays held. */
+            failed = now >= due && flush_held(volume, false, now - volume->hold_ms) < 0;
+            failed = tend_run(volume) < 0 || failed;
             pthread_mutex_lock(&volume->tend_lock);
-        } else if (flush_at || failed) {
-            wait_until_locked(volume, flush_at ? flush_at : now + RETRY_MS);
+        } else if (failed || first) {
+            wait_until_locked(volume, failed ? now + RETRY_MS : due);
             failed = false;
         } else {
             pthread_cond_wait(&volume->tend_wake, &volume->tend_lock);

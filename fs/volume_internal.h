@@ -28,8 +28,10 @@ enum {
 
 /* What is known of an inode in memory and not in the store (yet). */
 struct held {
+    uint64_t ino;
     struct inode inode;
     bool lazy;                /* only its atime; it can wait for the next change */
+    uint64_t since;           /* when it came into its list (tend_clock), under tend_lock */
     struct held *prev, *next; /* in its list, under tend_lock */
 };
 /* Oldest first, so that who flushes as many as there were has flushed all that there were. */
@@ -137,9 +139,9 @@ KEG_CHECKED int inodes_hold(struct volume *volume, const struct inode *inode, bo
 /* The inode was logged: nothing of it is held any more. The stripe is locked exclusively. */
 void inodes_logged(struct volume *volume, uint64_t ino);
 bool inodes_is_held(struct volume *volume, uint64_t ino);
-/* The inode that has been held longest, of the lazy ones or of the others; 0: none. *count: how
- * many there are. */
-uint64_t inodes_first_held(struct volume *volume, bool lazy, size_t *count);
+/* The inode that has been held longest, of the lazy ones or of the others, if it is held since
+ * `before` or longer; 0: none. *count: how many are held. */
+uint64_t inodes_first_held(struct volume *volume, bool lazy, uint64_t before, size_t *count);
 
 KEG_CHECKED int inodes_count_lookup(struct volume *volume, uint64_t ino);
 /* Takes it back, when nobody got to know of it. */
@@ -266,6 +268,8 @@ void tend_inline(struct volume *volume);
 /* Logs what is held of ino. -ENOENT is no error. */
 KEG_CHECKED int tend_flush(struct volume *volume, uint64_t ino);
 KEG_CHECKED int tend_flush_all(struct volume *volume, bool lazy);
+/* Milliseconds, only to be compared. */
+uint64_t tend_clock(void);
 
 /* ---- paths.c ---- */
 
