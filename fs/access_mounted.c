@@ -3,6 +3,7 @@
  * Symbolic links in a key are not followed, as they are not without a mount. */
 #include "access.h"
 #include "control.h"
+#include "temporary.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -93,11 +94,9 @@ static int keep_attributes(int dir, const char *name, int fd)
 
 static int put_in(int dir, const char *name, mode_t mode, access_fill_fn *fill, void *arg)
 {
-    char temporary[64];
-    (void)snprintf(temporary, sizeof temporary, ".kegfs-put-%ld", (long)getpid());
-    int fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    int fd = temporary_make(dir, mode);
     if (fd < 0)
-        return -errno;
+        return fd;
     int err = fill_file(fd, fill, arg);
     if (!err)
         err = keep_attributes(dir, name, fd);
@@ -105,10 +104,10 @@ static int put_in(int dir, const char *name, mode_t mode, access_fill_fn *fill, 
         err = -errno;
     if (close(fd) && !err)
         err = -errno;
-    if (!err && renameat(dir, temporary, dir, name))
-        err = -errno;
+    if (!err)
+        err = temporary_rename(name);
     if (err)
-        unlinkat(dir, temporary, 0);
+        temporary_remove();
     return err;
 }
 

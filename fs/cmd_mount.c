@@ -14,6 +14,18 @@
 #include <time.h>
 #include <unistd.h>
 
+/* mount.fuse3(8) adds this to every list that says nothing else, and it would undo what is off
+ * unless asked for. What fstab itself has comes before it. */
+static void drop_added(char *list)
+{
+    static const char added[] = ",dev,suid";
+    const size_t len = strlen(list), tail = strlen(added);
+    if (!strcmp(list, added + 1))
+        *list = '\0';
+    else if (len >= tail && !strcmp(list + len - tail, added))
+        list[len - tail] = '\0';
+}
+
 int commands_mount(const struct commands_entry *self, int argc, char **argv)
 {
     struct mount_options options;
@@ -23,6 +35,8 @@ int commands_mount(const struct commands_entry *self, int argc, char **argv)
     opterr = 0;
     /* mount(8) may give -n, -s, -v, -r, -w and -t TYPE, too. */
     while ((c = getopt(argc, argv, "o:fhnsvrwt:-:")) != -1) {
+        if (c == 'o' && strcmp(argv[0], self->name) != 0) /* as mount(8) calls it */
+            drop_added(optarg);
         if (c == 'f')
             options.foreground = true;
         else if (c == 'r')

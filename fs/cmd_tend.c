@@ -81,13 +81,19 @@ int commands_hint(const struct commands_entry *self, int argc, char **argv)
 
 int commands_check(const struct commands_entry *self, int argc, char **argv)
 {
-    struct commands_options options = {.letters = "j", .min = 1, .max = 1};
+    struct commands_options options = {.letters = "jR", .min = 1, .max = 1};
     struct commands_progress progress = {.what = self->name};
     struct access *access;
     uint64_t findings;
     int code, count = commands_parse(self, &options, argc, &argv, &code);
     if (count < 0)
         return code;
+    if (options.given['R']) {
+        log_error("check --repair: %s: not available in this version; mount the store, which comes "
+                  "up read-only, and copy what can be read into a new one",
+                  argv[0]);
+        return COMMANDS_USAGE;
+    }
     if (access_open(argv[0], ACCESS_LOOK, &access))
         return COMMANDS_FAILED;
     int err = access->ops->check(access, options.given['j'], stdout, &findings, commands_progress,

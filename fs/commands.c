@@ -21,8 +21,10 @@ static int help(const struct commands_entry *self)
 int commands_parse(const struct commands_entry *self, struct commands_options *o, int argc,
                    char ***argv, int *code)
 {
-    static const struct option words[] = {
-        {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, 'j'}, {0}};
+    static const struct option words[] = {{"help", no_argument, NULL, 'h'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"repair", no_argument, NULL, 'R'},
+                                          {0}};
     char letters[32], wrong[128];
     int c;
     (void)snprintf(letters, sizeof letters, "hj%s", o->letters);

@@ -34,8 +34,9 @@ int commands_wrong(const struct commands_entry *self, const char *what);
 
 /*
  * Takes the options off: each letter of `letters` that is given is set in given[letter]; "--json"
- * is 'j' when allowed there. Returns the number of operands, now argv[0..], or -1 when the command
- * is over with *code (help, or wrong usage, which counts operands, too; max < 0: any number).
+ * is 'j' and "--repair" 'R' when allowed there. Returns the number of operands, now argv[0..], or
+ * -1 when the command is over with *code (help, or wrong usage, which counts operands, too; max <
+ * 0: any number).
  */
 struct commands_options {
     const char *letters;

@@ -72,7 +72,7 @@ static void make(fuse_req_t req, fuse_ino_t dir, const char *name, struct volume
     int err = name_free(dir, name);
     if (!err)
         err = volume_make(d->volume, dir, reply_name(name), new, &attr);
-    reply_entry_of(req, reply_durable(d, err, attr.ino), &attr);
+    reply_entry_of(req, reply_durable_entry(d, err, &attr), &attr);
 }
 
 static void mknod_(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, dev_t rdev)
@@ -102,7 +102,7 @@ static void create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode
     if (!err)
         err = volume_make(d->volume, dir, reply_name(name), &new, &attr);
     fi->keep_cache = 1;
-    reply_create_of(req, reply_durable(d, err, attr.ino), &attr, fi);
+    reply_create_of(req, reply_durable_entry(d, err, &attr), &attr, fi);
 }
 
 static void link_(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir, const char *name)
@@ -112,7 +112,7 @@ static void link_(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir, const char *na
     int err = control_owns(ino) ? -EPERM : name_free(dir, name);
     if (!err)
         err = volume_link(d->volume, ino, dir, reply_name(name), &attr);
-    reply_entry_of(req, reply_durable(d, err, ino), &attr);
+    reply_entry_of(req, reply_durable_entry(d, err, &attr), &attr);
 }
 
 static void unlink_(fuse_req_t req, fuse_ino_t dir, const char *name)

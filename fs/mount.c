@@ -78,9 +78,10 @@ static int prime(int ready, const char *mountpoint)
         return -ECHILD;
     (void)snprintf(path, sizeof path, "%s/" CONTROL_NAME "/stats", mountpoint);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0 && errno != EACCES) /* the root may be closed to who mounts it: that is an answer */
         return -errno;
-    close(fd);
+    if (fd >= 0)
+        close(fd);
     set_read_ahead(mountpoint);
     return 0;
 }
@@ -318,6 +319,15 @@ static int run_foreground(struct server *s, int ready)
     return code;
 }
 
+/* What the daemon was started with and does not know of, it must not keep: a pipe whose reader
+ * waits for its end, a lock. Where the kernel cannot, it stays so. */
+static void close_others(int kept)
+{
+    if (kept > 3)
+        (void)close_range(3, (unsigned)kept - 1, 0);
+    (void)close_range((unsigned)kept + 1, UINT_MAX, 0);
+}
+
 static int run_background(struct server *s, int ready)
 {
     int status;
@@ -327,7 +337,7 @@ static int run_background(struct server *s, int ready)
         return 1;
     }
     if (!child) {
-        close(ready);
+        close_others(s->ready);
         setsid();
         exit(serve(s));
     }

@@ -54,6 +54,16 @@ int reply_durable(struct fuse_ops_daemon *d, int err, uint64_t ino)
     return volume_sync(d->volume, ino);
 }
 
+int reply_durable_entry(struct fuse_ops_daemon *d, int err, const struct volume_attr *attr)
+{
+    if (err)
+        return err;
+    err = reply_durable(d, 0, attr->ino);
+    if (err)
+        volume_forget(d->volume, attr->ino, 1);
+    return err;
+}
+
 /* ---- Replies ---- */
 
 void reply_fill(struct fuse_entry_param *entry, const struct volume_attr *attr)

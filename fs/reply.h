@@ -21,6 +21,10 @@ void *reply_buffer(size_t size);
 /* After a change with result err: with the option sync, makes it durable. Returns the result. */
 KEG_CHECKED int reply_durable(struct fuse_ops_daemon *daemon, int err, uint64_t ino);
 
+/* The same after one that counted a lookup, which it gives back when it fails. */
+KEG_CHECKED int reply_durable_entry(struct fuse_ops_daemon *daemon, int err,
+                                    const struct volume_attr *attr);
+
 /* What the kernel is told of an inode. */
 void reply_fill(struct fuse_entry_param *entry, const struct volume_attr *attr);
 

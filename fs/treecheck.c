@@ -18,7 +18,7 @@ struct seen {
     uint64_t ino, content, size, bytes, parent;
     uint64_t extent_bytes, entries; /* as found */
     uint32_t mode, nlink, names, subdirs, flags;
-    bool orphan, has_xattrs;
+    bool orphan, has_xattrs, leads_up;
 };
 
 struct by_content {
@@ -73,41 +73,35 @@ static void *grow(void *list, size_t count, size_t *capacity, size_t size)
     return grown;
 }
 
+/* All three lists are of structs that begin with the number they are in the order of. */
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
+static void *find_id(uint64_t id, const void *list, size_t count, size_t size)
+{
+    return count ? bsearch(&id, list, count, size, compare_ids) : NULL;
+}
+
 static struct seen *find_inode(const struct treecheck *c, uint64_t ino)
 {
-    size_t low = 0, high = c->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (c->inodes[middle].ino < ino)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < c->count && c->inodes[low].ino == ino ? &c->inodes[low] : NULL;
+    return find_id(ino, c->inodes, c->count, sizeof *c->inodes);
 }
 
 static struct seen *find_content(const struct treecheck *c, uint64_t content)
 {
-    size_t low = 0, high = c->contents_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (c->contents[middle].content < content)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == c->contents_count || c->contents[low].content != content)
-        return NULL;
-    return &c->inodes[c->contents[low].at];
+    const struct by_content *found =
+        find_id(content, c->contents, c->contents_count, sizeof *c->contents);
+    return found ? &c->inodes[found->at] : NULL;
 }
 
 static bool is_orphan(const struct treecheck *c, uint64_t content)
 {
-    for (size_t i = 0; i < c->orphans_count; i++) {
-        if (c->orphans[i] == content)
-            return true;
-    }
-    return false;
+    return find_id(content, c->orphans, c->orphans_count, sizeof *c->orphans);
 }
 
 /* ---- One key of each kind ---- */
@@ -262,13 +256,6 @@ static int pass(struct treecheck *c, enum keys_kind kind,
     return error;
 }
 
-static int compare_contents(const void *a, const void *b)
-{
-    uint64_t x = ((const struct by_content *)a)->content;
-    uint64_t y = ((const struct by_content *)b)->content;
-    return (x > y) - (x < y);
-}
-
 static int sort_contents(struct treecheck *c)
 {
     c->contents = malloc((c->count + 1) * sizeof *c->contents);
@@ -278,7 +265,7 @@ static int sort_contents(struct treecheck *c)
         if (c->inodes[i].content)
             c->contents[c->contents_count++] = (struct by_content){c->inodes[i].content, i};
     }
-    qsort(c->contents, c->contents_count, sizeof *c->contents, compare_contents);
+    qsort(c->contents, c->contents_count, sizeof *c->contents, compare_ids);
     for (size_t i = 1; i < c->contents_count; i++) {
         if (c->contents[i].content == c->contents[i - 1].content)
             find(c, "inodes %llu and %llu share contents", n(c->inodes[c->contents[i - 1].at].ino),
@@ -287,18 +274,25 @@ static int sort_contents(struct treecheck *c)
     return 0;
 }
 
-/* Every directory leads up to the root; marks those that do, so that each step is taken once. */
+/* Does it lead up to the root? Marks what does on the way, so that each step is taken once. */
+static bool leads_up(struct treecheck *c, struct seen *start)
+{
+    struct seen *s = start;
+    for (size_t steps = 0; s && !s->leads_up && s->ino != VOLUME_ROOT; steps++)
+        s = steps < c->count ? find_inode(c, s->parent) : NULL;
+    if (!s)
+        return false;
+    for (; start != s; start = find_inode(c, start->parent))
+        start->leads_up = true;
+    return true;
+}
+
 static void check_reachable(struct treecheck *c)
 {
     for (size_t i = 0; i < c->count; i++) {
         struct seen *s = &c->inodes[i];
-        size_t steps = 0;
-        if (!S_ISDIR(s->mode) || s->nlink == 0)
-            continue;
-        while (s && s->ino != VOLUME_ROOT && steps++ <= c->count)
-            s = find_inode(c, s->parent);
-        if (!s || s->ino != VOLUME_ROOT)
-            find(c, "directory %llu does not lead up to the root", n(c->inodes[i].ino));
+        if (S_ISDIR(s->mode) && s->nlink != 0 && !leads_up(c, s))
+            find(c, "directory %llu does not lead up to the root", n(s->ino));
     }
 }
 

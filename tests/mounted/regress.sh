@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# The daemon and the command line: what was wrong once.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need_root
+
+step "the daemon keeps no descriptor that it was started with"
+mkfifo "$T/fifo"
+cat "$T/fifo" >"$T/read" &
+reader=$!
+exec 9>"$T/fifo"
+keg_mount
+exec 9>&-
+for _ in $(seq 200); do kill -0 $reader 2>/dev/null || break; sleep 0.05; done
+! kill -0 $reader 2>/dev/null || fail "who reads the pipe still waits for the daemon"
+wait $reader
+
+step "a put that is ended by a signal leaves nothing behind"
+for signal in TERM INT HUP; do
+    mkfifo "$T/in"
+    # A shell lets what it starts in the background ignore SIGINT; env gives it back.
+    env --default-signal=INT "$KEGFS" put "$STORE" "dir/$signal" "$T/in" &
+    put=$!
+    exec 9>"$T/in"
+    printf half >&9
+    for _ in $(seq 200); do compgen -G "$MNT/dir/.kegfs-put-*" >/dev/null && break; sleep 0.05; done
+    compgen -G "$MNT/dir/.kegfs-put-*" >/dev/null || fail "nothing was put"
+    status=0
+    kill -"$signal" $put
+    wait $put || status=$?
+    exec 9>&-
+    rm "$T/in"
+    equal "exit status" "$((128 + $(kill -l $signal)))" "$status"
+    equal "what is left" "" "$(ls -A "$MNT/dir")"
+done
+
+step "a put gets past what a killed one of the same number left"
+# shellcheck disable=SC2016 # $$ is that of the process that becomes the put
+echo new | sh -c 'touch "$1/dir/.kegfs-put-$$-0"; exec "$2" put "$3" dir/a' sh "$MNT" "$KEGFS" "$STORE"
+equal contents new "$(cat "$MNT/dir/a")"
+keg_umount
+
+step "what mount.fuse3(8) adds to a list does not turn suid and dev on"
+options_of() { awk -v dir="$MNT" '$2 == dir { print "," $4 "," }' /proc/self/mounts; }
+for list in noatime,dev,suid dev,suid nosuid,nodev; do
+    "$KEGFS" "$STORE" "$MNT" -o $list
+    [[ $(options_of) == *,nosuid,nodev,* ]] || fail "-o $list: $(options_of)"
+    keg_umount
+done
+for list in suid,dev,dev,suid suid,dev; do
+    "$KEGFS" "$STORE" "$MNT" -o $list
+    [[ $(options_of) != *,nosuid,* && $(options_of) != *,nodev,* ]] || fail "-o $list: $(options_of)"
+    keg_umount
+done
+keg_mount -o dev,suid
+[[ $(options_of) != *,nosuid,* && $(options_of) != *,nodev,* ]] || fail "mount -o dev,suid: $(options_of)"
+keg_umount
+
+step "check --repair says that there is none"
+refused 2 "not available in this version" "$KEGFS" check --repair "$STORE"
