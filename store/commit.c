@@ -28,15 +28,14 @@
 #include "hints.h"
 #include "roll.h"
 #include "segment.h"
-#include "tender.h"
+#include "space.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    GROUP_BYTES = 4 << 20,   /* a leader takes no further frame once it has this much */
-    SPACE_CREDIT = 64 << 20, /* bytes appended before the filesystem is asked again */
-    OVERSTAY = 2, /* a full disk lets the active segment grow to so many times its size */
+    GROUP_BYTES = 4 << 20, /* a leader takes no further frame once it has this much */
+    OVERSTAY = 2,          /* a full disk lets the active segment grow to so many times its size */
 };
 
 struct waiter {
@@ -143,32 +142,6 @@ int commit_roll(struct keg *keg)
 
 /* ---- Appending ---- */
 
-/* Whether a frame may be appended, as far as space goes. Leadership. */
-static int take_space(struct keg *keg, uint64_t bytes, unsigned flags)
-{
-    uint64_t reserve = keg->segment_size + atomic_load(&keg->data_bytes) / 64;
-    struct env_space space;
-    uint64_t room;
-    int err;
-
-    if (flags & KEG_FREEING)
-        return 0;
-    if (bytes > keg->space_left) {
-        err = env_space(keg->env, &space);
-        if (err)
-            return err;
-        room = space.free > reserve ? space.free - reserve : 0;
-        keg->space_left = room < SPACE_CREDIT ? room : SPACE_CREDIT;
-        if (bytes > room) {
-            atomic_store(&keg->squeezed, true);
-            tender_kick(keg);
-            return -ENOSPC;
-        }
-    }
-    keg->space_left -= bytes < keg->space_left ? bytes : keg->space_left;
-    return 0;
-}
-
 /* Rolls if the next frames do not fit. */
 static int make_place(struct keg *keg, uint64_t bytes)
 {
@@ -258,7 +231,7 @@ static uint64_t place_group(struct keg *keg, struct waiter *leader, struct waite
         uint64_t span = format_frame_span(&w->frame->header);
 
         if (!w->result)
-            w->result = take_space(keg, span, w->flags);
+            w->result = space_take(keg, span, w->flags);
         if (!w->result) {
             frame_place(w->frame, salt, at, keg->next_sequence, durable);
             keg->next_sequence += w->frame->header.count;
@@ -486,6 +459,8 @@ int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned
     err = frame_init(&frame, ops, count, skip);
     if (err)
         return err;
+    if (flags & KEG_FREEING)
+        space_wait(keg);
     if (enqueue(keg, &self))
         lead_group(keg, &self);
     frame_free(&frame);

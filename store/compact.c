@@ -481,6 +481,19 @@ int compact_demand(struct keg *keg, keg_progress_fn *progress, void *arg)
     return err;
 }
 
+void compact_while(struct keg *keg, bool (*wanted)(struct keg *keg))
+{
+    struct run run = {.keg = keg};
+    int done = 1;
+
+    pthread_mutex_lock(&keg->compact_lock);
+    while (done == 1 && wanted(keg))
+        done = compact_one(&run, POLICY_SQUEEZED, UINT64_MAX);
+    pthread_mutex_unlock(&keg->compact_lock);
+    if (done < 0)
+        keg_say(keg, KEG_LOG_WARNING, "compaction for space: %s", strerror(-done));
+}
+
 static bool should_seal(struct keg *keg)
 {
     struct choice choice;

@@ -11,4 +11,7 @@ KEG_CHECKED int compact_demand(struct keg *keg, keg_progress_fn *progress, void 
 /* What the promise on space, or a full disk, asks for now; slowly, and cancelled by keg_close. */
 KEG_CHECKED int compact_background(struct keg *keg);
 
+/* Compacts, for space, while wanted says so and there is anything to gain. Errors go to the log. */
+void compact_while(struct keg *keg, bool (*wanted)(struct keg *keg));
+
 #endif

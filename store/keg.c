@@ -5,6 +5,7 @@
 #include "hints.h"
 #include "recover.h"
 #include "segment.h"
+#include "space.h"
 #include "tender.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -354,7 +355,7 @@ void keg_stats(struct keg *keg, struct keg_stats *stats)
     pthread_rwlock_unlock(&keg->index_lock);
     if (env_space(keg->env, &space))
         return;
-    reserve = keg->segment_size + atomic_load(&keg->data_bytes) / 64;
+    reserve = space_reserve(keg);
     stats->total_bytes = space.total;
     stats->free_bytes = space.free > reserve ? space.free - reserve : 0;
 }

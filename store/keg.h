@@ -113,9 +113,10 @@ const char *keg_readonly_reason(const struct keg *keg);
 /* ---- Changing ---- */
 
 enum {
-    KEG_SYNC = 1, /* return only when the change is durable */
-    KEG_FREEING =
-        2, /* the change frees space (or is small and must not fail): may use the reserve */
+    KEG_SYNC = 1,    /* return only when the change is durable */
+    KEG_FREEING = 2, /* the change frees space (or is small and must not fail): may use the reserve,
+                        and waits for compaction where that runs low; not from a callback of
+                        keg_check or keg_compact */
 };
 
 /*

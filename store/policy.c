@@ -10,7 +10,7 @@
 
 enum {
     WORTH_SHARE = 16,     /* on demand: dead bytes above 1/16 of a segment */
-    SQUEEZED_SHARE = 16,  /* the same when space is short */
+    SQUEEZED_SHARE = 64,  /* when space is short */
     BACKGROUND_SHARE = 4, /* and in the background */
     SLACK = 4096,         /* bytes that are not worth it anyway */
     SMALL_SHARE = 4,      /* a small segment is below 1/4 of the usual size */
@@ -70,7 +70,7 @@ static bool candidate(const struct policy_segment *s, uint64_t segment_size, enu
     case POLICY_DEMAND:
         return worth(s, WORTH_SHARE) || (merge && t->small > 1);
     case POLICY_SQUEEZED:
-        return worth(s, SQUEEZED_SHARE);
+        return dead(s) > s->bytes / SQUEEZED_SHARE;
     default:
         return (wanted && worth(s, BACKGROUND_SHARE)) || (merge && t->small >= SMALL_MANY);
     }
@@ -87,12 +87,19 @@ static bool before(const struct policy_segment *a, const struct policy_segment *
     return dead(a) * b->bytes > dead(b) * a->bytes;
 }
 
+/* Bytes that compaction writes of it. Tombstones that nobody has looked at yet may have to stay,
+ * and where space is short that must not come as a surprise. */
+static uint64_t may_copy(const struct policy_segment *s, enum policy_mode mode)
+{
+    return mode == POLICY_SQUEEZED ? s->bytes : s->live + s->held;
+}
+
 size_t policy_choose(const struct policy_segment *segments, size_t count, uint64_t segment_size,
                      enum policy_mode mode, uint64_t active_bytes, uint64_t active_live,
                      size_t *chosen)
 {
     struct totals t = sum(segments, count, segment_size);
-    uint64_t live = 0;
+    uint64_t copied = 0;
     bool wanted;
     size_t n = 0;
 
@@ -112,9 +119,11 @@ size_t policy_choose(const struct policy_segment *segments, size_t count, uint64
             if (!taken && (best == count || before(&segments[i], &segments[best], mode)))
                 best = i;
         }
-        if (best == count || (n && live + segments[best].live > segment_size))
+        if (best == count)
             break;
-        live += segments[best].live;
+        copied += may_copy(&segments[best], mode);
+        if (n && copied > segment_size)
+            break;
         chosen[n++] = best;
     }
     return n;

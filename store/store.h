@@ -85,7 +85,8 @@ struct keg {
     pthread_mutex_t commit_lock;
     struct waiter *queue_head, *queue_tail;
     uint64_t next_sequence; /* leadership */
-    uint64_t space_left;    /* leadership: bytes that may be appended before space is asked again */
+    uint64_t room_for_puts; /* leadership: bytes that may be appended before space is asked again */
+    uint64_t room_to_free;  /* leadership: the same for what frees space */
 
     /* manifest_lock */
     struct segment **members; /* oldest first; the active one is the last log segment */
@@ -127,7 +128,8 @@ struct keg {
     pthread_cond_t tender_wake;
     bool tender_work; /* tender_lock */
     _Atomic bool stopping;
-    _Atomic bool squeezed; /* a put met the reserve: compact what can be had */
+    _Atomic bool space_low; /* what frees space has to wait for compaction */
+    _Atomic bool squeezed;  /* a put met the reserve: compact what can be had */
 };
 
 /* keg.c: says a line to the log callback. */

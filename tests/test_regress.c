@@ -412,6 +412,47 @@ static void test_delete_beside_a_refused_put(void **state)
     fixture_free(&fixture);
 }
 
+/* Fills the disk with values of one size and deletes them all; how many there were. */
+static unsigned fill_and_delete(struct keg *keg, size_t len)
+{
+    static const char value[5000];
+    struct keg_bytes bytes = {value, len};
+    char buf[FIXTURE_NAME];
+    unsigned n = 0;
+    int err;
+
+    while ((err = keg_put(keg, fixture_name(n, buf), fixture_text(""), bytes, 0)) == 0)
+        n++;
+    assert_int_equal(err, -ENOSPC);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(keg_delete(keg, fixture_name(i, buf), KEG_FREEING), 0);
+    assert_int_equal(keg_compact(keg, NULL, NULL), 0);
+    return n;
+}
+
+/* With values so small that tombstones and hints take as much as they do. */
+static void test_full_disk_traps_nobody(void **state)
+{
+    static const size_t sizes[] = {0, 10, 300, 5000};
+    struct keg_options options = {.flags = KEG_CREATE | KEG_NO_BACKGROUND,
+                                  .segment_size = FIXTURE_SEGMENT};
+    struct keg_env *env;
+    struct keg *keg;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        unsigned first, again;
+
+        assert_int_equal(env_mem(2 << 20, &env), 0);
+        assert_int_equal(keg_open(env, &options, &keg), 0);
+        first = fill_and_delete(keg, sizes[i]);
+        again = fill_and_delete(keg, sizes[i]);
+        assert_true(first > 100 && again > first - first / 10);
+        assert_int_equal(keg_close(keg), 0);
+        keg_env_free(env);
+    }
+}
+
 static int no_descriptors(void *arg, enum hook_op op, const char *name)
 {
     unsigned *times = arg;
@@ -454,6 +495,7 @@ int main(void)
         cmocka_unit_test(test_no_sync_beside_a_seal),
         cmocka_unit_test(test_refused_put_stays_away),
         cmocka_unit_test(test_delete_beside_a_refused_put),
+        cmocka_unit_test(test_full_disk_traps_nobody),
         cmocka_unit_test(test_roll_without_descriptors),
     };
 
