@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "commands.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,8 +53,20 @@ static bool is_one_of(const char *word, const char *a, const char *b)
     return !strcmp(word, a) || !strcmp(word, b);
 }
 
+/* Were one of these closed, a file of the store would get its number, and then what is printed, or
+ * /dev/null over it. Using one still fails. */
+static bool fill_standard_descriptors(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
+            return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
+    if (!fill_standard_descriptors())
+        return COMMANDS_FAILED;
     if (argc < 2) {
         print_usage(stderr);
         return COMMANDS_USAGE;

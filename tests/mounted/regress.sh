@@ -14,8 +14,19 @@ exec 9>&-
 for _ in $(seq 200); do kill -0 $reader 2>/dev/null || break; sleep 0.05; done
 ! kill -0 $reader 2>/dev/null || fail "who reads the pipe still waits for the daemon"
 wait $reader
+keg_umount
+
+step "closed standard descriptors do not become the store's"
+timeout 20 "$KEGFS" mount "$STORE" "$MNT" <&- >&- 2>&- || fail "no mount: $?"
+[ "$(readlink "/proc/$(daemon_pid)/fd/"* | grep -cFx "$STORE")" -eq 1 ] ||
+    fail "the daemon has lost its store's directory"
+status=0
+"$KEGFS" get "$STORE" none >&- 2>&- || status=$?
+equal "exit status" 1 "$status"
+keg_umount
 
 step "a put that is ended by a signal leaves nothing behind"
+keg_mount
 for signal in TERM INT HUP; do
     mkfifo "$T/in"
     # A shell lets what it starts in the background ignore SIGINT; env gives it back.
