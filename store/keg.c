@@ -187,6 +187,8 @@ int keg_open(struct keg_env *env, const struct keg_options *options, struct keg 
     if (!err)
         err = index_new(&keg->index);
     if (!err)
+        err = recover_look(keg);
+    if (!err)
         err = take_lock(keg, options);
     if (err) {
         free_keg(keg);

@@ -459,3 +459,18 @@ int recover_store(struct keg *keg)
         return err;
     return continued ? 0 : roll_begin(keg);
 }
+
+int recover_look(struct keg *keg)
+{
+    struct keg_file *file;
+    int err;
+
+    if (keg->flags & KEG_CREATE && !(keg->flags & KEG_READONLY))
+        return 0;
+    err = env_open(keg->env, SEGMENT_MANIFEST, ENV_READ, &file);
+    if (err == -ENOENT)
+        return begin_store(keg); /* which only says why there is none to begin */
+    if (!err)
+        env_close(file);
+    return err;
+}

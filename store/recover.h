@@ -12,6 +12,10 @@
  */
 KEG_CHECKED int recover_store(struct keg *keg);
 
+/* Before the lock is taken: whether there is a store at all, unless one may be made. A directory
+ * that holds none is left without a LOCK. -ENOENT, -EBADMSG, both said. */
+KEG_CHECKED int recover_look(struct keg *keg);
+
 /* tail.c: reads the active segment behind what its hint covers, applies what is whole, and sees to
  * its end: *continued says whether it can go on as the active one (else it has been sealed). */
 KEG_CHECKED int recover_tail(struct keg *keg, struct segment *segment, bool *continued);

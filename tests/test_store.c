@@ -332,6 +332,30 @@ static void test_second_open_is_busy(void **state)
     keg_env_free(env);
 }
 
+static int any_file(void *arg, const char *name)
+{
+    (void)arg;
+    (void)name;
+    return 1;
+}
+
+/* Looking for a store where there is none leaves nothing behind, a LOCK least of all. */
+static void test_no_store_is_left_alone(void **state)
+{
+    struct keg_options options = {.flags = KEG_READONLY | KEG_NO_BACKGROUND};
+    struct keg_env *env = memory();
+    struct keg *keg;
+    char holder[64];
+
+    (void)state;
+    assert_int_equal(keg_open(env, &options, &keg), -ENOENT);
+    options.flags = KEG_NO_BACKGROUND;
+    assert_int_equal(keg_open(env, &options, &keg), -ENOENT);
+    assert_int_equal(env_list(env, any_file, NULL), 0);
+    assert_int_equal(keg_holder(env, holder, sizeof holder), -ENOENT);
+    keg_env_free(env);
+}
+
 static void test_readonly(void **state)
 {
     struct keg_env *env = memory();
@@ -360,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_rolls_and_scan),
         cmocka_unit_test(test_compaction),
         cmocka_unit_test(test_second_open_is_busy),
+        cmocka_unit_test(test_no_store_is_left_alone),
         cmocka_unit_test(test_readonly),
     };
 
