@@ -94,7 +94,8 @@ static int wait_free(const char *store, long pid)
     return err == -ENOENT ? 0 : err;
 }
 
-/* The process that serves the store at point; 0: none does. */
+/* The process that serves the store at point; 0: none does. LOCK has another path for it when a
+ * directory above was renamed; but a mount that answers is served by who holds the store. */
 static long server_of(const char *store, const char *point)
 {
     struct keg_env *env;
@@ -102,7 +103,8 @@ static long server_of(const char *store, const char *point)
     long pid = 0;
     if (keg_env_posix(store, false, &env))
         return 0;
-    if (!keg_holder(env, holder, sizeof holder) && !strcmp(openstore_owner(holder), point))
+    if (!keg_holder(env, holder, sizeof holder) &&
+        (!strcmp(openstore_owner(holder), point) || !mounts_is_dead(point)))
         pid = openstore_pid(holder);
     keg_env_free(env);
     return pid;

@@ -55,6 +55,10 @@ static bool check_point(const struct mount_options *o, const struct mount_paths 
                   errno == ENOENT ? "; make the directory first" : "");
         return false;
     }
+    if (strchr(point, '\n')) {
+        log_error("cannot mount: %s: a newline in the path, which is to be a line of LOCK", point);
+        return false;
+    }
     if (!S_ISDIR(st.st_mode)) {
         log_error("cannot mount: %s: is not a directory", point);
         return false;

@@ -67,5 +67,21 @@ keg_mount -o dev,suid
 [[ $(options_of) != *,nosuid,* && $(options_of) != *,nodev,* ]] || fail "mount -o dev,suid: $(options_of)"
 keg_umount
 
+step "umount waits for the daemon of a mount whose path was renamed"
+mkdir -p "$T/above/mnt"
+"$KEGFS" mount "$STORE" "$T/above/mnt"
+mv "$T/above" "$T/renamed"
+lock_held() { grep -q ":$(stat -c %i "$STORE/LOCK") " /proc/locks; }
+lock_held || fail "the lock is not to be seen in /proc/locks"
+seq 40000 | (cd "$T/renamed/mnt" && xargs touch) # hints take the daemon a while then
+"$KEGFS" umount "$T/renamed/mnt"
+! lock_held || fail "the store is still locked"
+
+step "a mountpoint that LOCK could not name is refused"
+mkdir "$T/"$'new\nline'
+status=0
+"$KEGFS" mount "$STORE" "$T/"$'new\nline' 2>/dev/null || status=$?
+equal "exit status" 1 "$status"
+
 step "check --repair says that there is none"
 refused 2 "not available in this version" "$KEGFS" check --repair "$STORE"
