@@ -68,14 +68,39 @@ keg_mount -o dev,suid
 keg_umount
 
 step "umount waits for the daemon of a mount whose path was renamed"
-mkdir -p "$T/above/mnt"
-"$KEGFS" mount "$STORE" "$T/above/mnt"
-mv "$T/above" "$T/renamed"
-lock_held() { grep -q ":$(stat -c %i "$STORE/LOCK") " /proc/locks; }
-lock_held || fail "the lock is not to be seen in /proc/locks"
-seq 40000 | (cd "$T/renamed/mnt" && xargs touch) # hints take the daemon a while then
-"$KEGFS" umount "$T/renamed/mnt"
-! lock_held || fail "the store is still locked"
+mkdir "$T/above"
+# Stops the daemon between the unmount and the end of its work, and looks whether umount waits.
+stop_and_look() { # exits with 75 when it came too late
+    python3 - "$KEGFS" "$T/renamed/mnt" "$STORE/LOCK" "$(daemon_pid)" <<'END'
+import os, signal, subprocess, sys, time
+kegfs, point, lock, pid = sys.argv[1:3] + [":%d " % os.stat(sys.argv[3]).st_ino, int(sys.argv[4])]
+umount = subprocess.Popen([kegfs, "umount", point])
+while point in open("/proc/self/mounts").read():
+    pass
+try:
+    os.kill(pid, signal.SIGSTOP)
+except ProcessLookupError:
+    sys.exit(umount.wait() or 75)
+time.sleep(0.2)
+held, waits = lock in open("/proc/locks").read(), umount.poll() is None
+os.kill(pid, signal.SIGCONT)
+if umount.wait() or (held and not waits):
+    sys.exit("umount did not wait")
+sys.exit(0 if held else 75)
+END
+}
+status=75
+for _ in $(seq 20); do
+    mkdir -p "$T/above/mnt"
+    "$KEGFS" mount "$STORE" "$T/above/mnt"
+    mv "$T/above" "$T/renamed"
+    seq -f "$T/renamed/mnt/%g" 500 | xargs touch
+    status=0
+    stop_and_look || status=$?
+    mv "$T/renamed" "$T/above"
+    [ $status -eq 75 ] || break
+done
+equal "exit status" 0 "$status"
 
 step "a mountpoint that LOCK could not name is refused"
 mkdir "$T/"$'new\nline'
