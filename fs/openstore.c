@@ -94,6 +94,9 @@ int openstore_open(const char *dir, const struct keg_options *keg,
         keg_env_free(out->env);
         return err;
     }
+    const char *why = keg_readonly_reason(out->keg);
+    if (why && !(keg->flags & KEG_READONLY))
+        log_warning("%s: %s", dir, why);
     volume_options.log = log_keg;
     volume_options.log_arg = &out->keeper;
     err = volume_open(out->keg, &volume_options, &out->volume);
