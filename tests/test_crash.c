@@ -11,6 +11,7 @@
 #include "env_fault.h"
 #include "history.h"
 #include "random.h"
+#include "sanitized.h"
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,18 +21,7 @@
 
 enum { SEGMENT = 64 << 10, STEPS = 120 };
 
-/* Under a sanitizer every seventh I/O has to do. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { STRIDE = 7 };
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-enum { STRIDE = 7 };
-#else
-enum { STRIDE = 1 };
-#endif
-#else
-enum { STRIDE = 1 };
-#endif
+enum { STRIDE = SANITIZED ? 7 : 1 }; /* I/Os from one cut to the next */
 
 struct run {
     struct keg_env *env;

@@ -8,6 +8,7 @@
 #include "env_fault.h"
 #include "history.h"
 #include "random.h"
+#include "sanitized.h"
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,12 +16,7 @@
 
 #include <cmocka.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { STRIDE = 11 };
-#else
-enum { STRIDE = 1 };
-#endif
-
+enum { STRIDE = SANITIZED ? 11 : 1 }; /* bytes from one flip to the next */
 enum { SEGMENT = 64 << 10, FILES_MAX = 16 };
 
 struct store {
