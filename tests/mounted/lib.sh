@@ -62,9 +62,9 @@ trap 'exit 130' INT TERM
 
 # ---- The mount ----
 
-keg_mount() { "$KEGFS" mount "$STORE" "$MNT" "$@"; } # [OPTION...]
+keg_mount() { timeout 120 "$KEGFS" mount "$STORE" "$MNT" "$@"; } # [OPTION...]
 keg_umount() {
-    "$KEGFS" umount "$MNT"
+    timeout 120 "$KEGFS" umount "$MNT"
     ! is_mounted || fail "umount said ok, and it is still mounted"
     no_findings
 }
@@ -109,7 +109,7 @@ equal() { # WHAT EXPECTED GOT
 }
 same_tree() { # A B: contents and everything rsync can see of two trees are equal
     local changes
-    diff -r --no-dereference "$1" "$2" || fail "contents differ"
+    diff -r --no-dereference -x fifo -x null "$1" "$2" || fail "contents differ"
     changes=$(rsync -aHAXn --delete --itemize-changes "$1/" "$2/")
     [ -z "$changes" ] || fail "rsync would change: $(head -n 20 <<<"$changes")"
 }
