@@ -16,6 +16,8 @@ static const char *reason(int err)
     switch (err) {
     case -ENOENT:
         return "no such key";
+    case -ENAMETOOLONG:
+        return "a path would be longer than 4,095 bytes; use the mount, a directory at a time";
     case -EISDIR:
         return "is a directory";
     case -EINVAL:
@@ -308,7 +310,8 @@ int commands_ls(const struct commands_entry *self, int argc, char **argv)
     int err = access->ops->walk(access, prefix, list.details || list.json, list_entry, &list);
     if (list.json)
         puts("\n]");
-    code = commands_flush() || (err && err != -EPIPE && said("cannot list", prefix, err))
+    code = commands_flush() ||
+                   (err && err != -EPIPE && said("cannot list", prefix[0] ? prefix : "/", err))
                ? COMMANDS_FAILED
                : COMMANDS_OK;
     return finish(access, code);

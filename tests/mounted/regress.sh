@@ -108,5 +108,18 @@ status=0
 "$KEGFS" mount "$STORE" "$T/"$'new\nline' 2>/dev/null || status=$?
 equal "exit status" 1 "$status"
 
+step "ls says which path it cannot list"
+keg_mount
+python3 - "$MNT" <<'END'
+import os, sys
+os.chdir(sys.argv[1])
+for _ in range(21):
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+END
+refused 1 "cannot list: /: a path would be longer" "$KEGFS" ls "$STORE"
+keg_umount
+refused 1 "cannot list: /: a path would be longer" "$KEGFS" ls "$STORE"
+
 step "check --repair says that there is none"
 refused 2 "not available in this version" "$KEGFS" check --repair "$STORE"
