@@ -64,6 +64,11 @@ int access_open(const char *store, enum access_how how, struct access **out)
     return err;
 }
 
+int access_finish(struct access *access, int code)
+{
+    return access->ops->close(access) && !code ? 1 : code;
+}
+
 int access_key(const char *arg, char *key)
 {
     size_t used = 0;

@@ -61,6 +61,9 @@ enum access_how {
 /* store: the store's directory or, when mounted, its mountpoint. Says what is wrong in a line. */
 KEG_CHECKED int access_open(const char *store, enum access_how how, struct access **out);
 
+/* Closes; returns an exit code: `code`, or 1 when that was 0 and closing failed. */
+KEG_CHECKED int access_finish(struct access *access, int code);
+
 /* arg without needless slashes, into key (PATH_MAX bytes). -ENAMETOOLONG; -EINVAL: empty, or has
  * "." or ".." in it; -EPERM: in the control directory. */
 KEG_CHECKED int access_key(const char *arg, char *key);

@@ -35,23 +35,30 @@ int files_shrink(struct change *change, struct inode *inode, uint64_t size)
     return 0;
 }
 
+/* Ends a frame with the inode in it, which more may follow; error: of what came before. */
+static int commit_part(struct change *change, struct inode *inode, int error)
+{
+    struct volume *volume = change->volume;
+    if (error) {
+        change_drop(change);
+        return volume_error(volume, inode->ino, error);
+    }
+    change_inode(change, inode);
+    error = change_commit(change, KEG_FREEING);
+    if (!error)
+        inode->stale = 0;
+    return error;
+}
+
 int files_trim(struct volume *volume, struct inode *inode)
 {
-    while (inode->flags & INODE_TAIL) {
+    int error = 0;
+    while (!error && inode->flags & INODE_TAIL) {
         struct change change;
         change_begin(&change, volume);
-        int error = files_shrink(&change, inode, inode->size);
-        if (error) {
-            change_drop(&change);
-            return volume_error(volume, inode->ino, error);
-        }
-        change_inode(&change, inode);
-        error = change_commit(&change, KEG_FREEING);
-        if (error)
-            return error;
-        inode->stale = 0;
+        error = commit_part(&change, inode, files_shrink(&change, inode, inode->size));
     }
-    return 0;
+    return error;
 }
 
 static void empty(struct inode *inode)
@@ -192,21 +199,13 @@ static int punch(struct volume *volume, struct inode *inode, uint64_t from, uint
 {
     if (to > inode->size)
         to = inode->size;
-    while (from < to) {
+    int error = 0;
+    while (!error && from < to) {
         struct change change;
         change_begin(&change, volume);
-        int error = extents_punch(&change, inode, from, to, &from);
-        if (error) {
-            change_drop(&change);
-            return volume_error(volume, inode->ino, error);
-        }
-        change_inode(&change, inode);
-        error = change_commit(&change, KEG_FREEING);
-        if (error)
-            return error;
-        inode->stale = 0;
+        error = commit_part(&change, inode, extents_punch(&change, inode, from, to, &from));
     }
-    return 0;
+    return error;
 }
 
 static int fallocate_locked(struct volume *volume, uint64_t ino, int mode, uint64_t offset,

@@ -60,12 +60,6 @@ static bool take_key(const char *arg, char *key)
     return false;
 }
 
-/* Closing may only add an error. */
-static int finish(struct access *access, int code)
-{
-    return access->ops->close(access) && !code ? COMMANDS_FAILED : code;
-}
-
 /* ---- put ---- */
 
 struct source {
@@ -97,7 +91,7 @@ static int put_from(const char *store, const char *key, const char *file, struct
         log_error("cannot read %s: %s; nothing was changed", file, strerror(-source->err));
     else
         code = said("cannot put", key, err);
-    return finish(access, code);
+    return access_finish(access, code);
 }
 
 int commands_put(const struct commands_entry *self, int argc, char **argv)
@@ -178,7 +172,7 @@ int commands_get(const struct commands_entry *self, int argc, char **argv)
     if (t.err)
         log_error("cannot write %s: %s", t.file, strerror(-t.err));
     code = t.err ? COMMANDS_FAILED : said("cannot get", key, err);
-    return finish(access, code);
+    return access_finish(access, code);
 }
 
 /* ---- rm ---- */
@@ -197,7 +191,7 @@ int commands_rm(const struct commands_entry *self, int argc, char **argv)
     for (int i = 1; i < count; i++)
         if (!take_key(argv[i], key) || said("cannot remove", key, access->ops->rm(access, key)))
             code = COMMANDS_FAILED;
-    return finish(access, code);
+    return access_finish(access, code);
 }
 
 /* ---- ls ---- */
@@ -314,5 +308,5 @@ int commands_ls(const struct commands_entry *self, int argc, char **argv)
                    (err && err != -EPIPE && said("cannot list", prefix[0] ? prefix : "/", err))
                ? COMMANDS_FAILED
                : COMMANDS_OK;
-    return finish(access, code);
+    return access_finish(access, code);
 }

@@ -48,10 +48,8 @@ int commands_mount(const struct commands_entry *self, int argc, char **argv)
         else if (c == '?' || c == '-')
             return commands_wrong(self, "unknown option");
     }
-    if (help) {
-        printf("usage: kegfs %s %s\n%s", self->name, self->usage, self->help);
-        return commands_flush() ? COMMANDS_FAILED : COMMANDS_OK;
-    }
+    if (help)
+        return commands_help(self);
     if (argc - optind != 2)
         return commands_wrong(self, "needs a store and a mountpoint");
     options.store = argv[optind];

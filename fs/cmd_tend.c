@@ -18,11 +18,6 @@ static int said(const struct commands_entry *self, const char *store, int err)
     return err ? COMMANDS_FAILED : COMMANDS_OK;
 }
 
-static int finish(struct access *access, int code)
-{
-    return access->ops->close(access) && !code ? COMMANDS_FAILED : code;
-}
-
 static int show(const struct commands_entry *self, int argc, char **argv, enum access_what what)
 {
     struct commands_options options = {.letters = "j", .min = 1, .max = 1};
@@ -36,7 +31,7 @@ static int show(const struct commands_entry *self, int argc, char **argv, enum a
     code = said(self, argv[0], err);
     if (commands_flush())
         code = COMMANDS_FAILED;
-    return finish(access, code);
+    return access_finish(access, code);
 }
 
 int commands_stats(const struct commands_entry *self, int argc, char **argv)
@@ -66,7 +61,7 @@ static int tend(const struct commands_entry *self, int argc, char **argv, enum a
         return COMMANDS_FAILED;
     int err = access->ops->task(access, task, commands_progress, &progress);
     commands_progress_end(&progress);
-    return finish(access, said(self, argv[0], err));
+    return access_finish(access, said(self, argv[0], err));
 }
 
 int commands_compact(const struct commands_entry *self, int argc, char **argv)
@@ -102,5 +97,5 @@ int commands_check(const struct commands_entry *self, int argc, char **argv)
     code = said(self, argv[0], err);
     if (commands_flush() || findings)
         code = COMMANDS_FAILED;
-    return finish(access, code);
+    return access_finish(access, code);
 }

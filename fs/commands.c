@@ -12,7 +12,7 @@ int commands_wrong(const struct commands_entry *self, const char *what)
     return COMMANDS_USAGE;
 }
 
-static int help(const struct commands_entry *self)
+int commands_help(const struct commands_entry *self)
 {
     printf("usage: kegfs %s %s\n%s", self->name, self->usage, self->help);
     return commands_flush() ? COMMANDS_FAILED : COMMANDS_OK;
@@ -31,7 +31,7 @@ int commands_parse(const struct commands_entry *self, struct commands_options *o
     opterr = 0;
     while ((c = getopt_long(argc, *argv, letters, words, NULL)) != -1) {
         if (c == 'h') {
-            *code = help(self);
+            *code = commands_help(self);
             return -1;
         }
         if (c == '?' || !strchr(o->letters, c)) {

@@ -29,6 +29,8 @@ int commands_hint(const struct commands_entry *self, int argc, char **argv);
 int commands_check(const struct commands_entry *self, int argc, char **argv);
 int commands_dump(const struct commands_entry *self, int argc, char **argv);
 
+/* Prints the help. */
+int commands_help(const struct commands_entry *self);
 /* Says that the usage is wrong, and how it is right. */
 int commands_wrong(const struct commands_entry *self, const char *what);
 
