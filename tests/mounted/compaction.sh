@@ -22,7 +22,12 @@ done
 cp "$T"/want/* "$MNT/d"
 live_before=$(stat_of live_bytes) data_before=$(stat_of data_bytes)
 echo "overwritten: live $live_before, data $data_before"
-[ $((data_before - live_before)) -gt $((3 * files * 15000 / 2)) ] || fail "no dead bytes to be seen"
+# The background may have given some of them back by now, but never below what the promise asks.
+if [ "$(stat_of compactions)" -gt 0 ]; then
+    [ "$data_before" -gt "$live_before" ] || fail "no dead bytes to be seen"
+else
+    [ $((data_before - live_before)) -gt $((3 * files * 15000 / 2)) ] || fail "no dead bytes to be seen"
+fi
 
 for i in $(seq 0 2 $((files - 1))); do rm "$MNT/d/$i" "$T/want/$i"; done
 compact
