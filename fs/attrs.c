@@ -43,7 +43,7 @@ static int commit_part(struct change *change, struct inode *inode, int error)
         change_drop(change);
         return volume_error(volume, inode->ino, error);
     }
-    change_inode(change, inode);
+    change_contents(change, inode);
     error = change_commit(change, KEG_FREEING);
     if (!error)
         inode->stale = 0;
@@ -61,23 +61,25 @@ int files_trim(struct volume *volume, struct inode *inode)
     return error;
 }
 
-static void empty(struct inode *inode)
+static int punch(struct volume *volume, struct inode *inode, uint64_t from, uint64_t to);
+
+/* Staged contents never have a tail: nothing would list it once they are committed. */
+static int shrink_staged(struct volume *volume, struct inode *inode, uint64_t size)
 {
-    if (inode->content) {
-        inode->stale = inode->content;
-        inode->content = 0;
-    }
-    inode->bytes = inode->size = 0;
-    inode->flags &= ~(uint32_t)INODE_TAIL;
+    int error = punch(volume, inode, size, inode->size);
+    if (!error)
+        inode->size = size;
+    return error;
 }
 
 static int set_size(struct change *change, struct inode *inode, uint64_t size)
 {
     if (size == 0)
-        empty(inode);
-    else if (size < inode->size)
-        return files_shrink(change, inode, size);
-    else if (size > inode->size) {
+        return stage_truncate(change, inode);
+    if (size < inode->size)
+        return inode->staged ? shrink_staged(change->volume, inode, size)
+                             : files_shrink(change, inode, size);
+    if (size > inode->size) {
         int error = files_trim(change->volume, inode);
         if (error)
             return error;
@@ -136,11 +138,16 @@ static int check_set(const struct inode *inode, unsigned set, const struct volum
     return 0;
 }
 
-/* A truncation to zero that brings nothing but what open(O_TRUNC) brings can wait for the write. */
+/* It brings nothing but what open(O_TRUNC) and ftruncate bring. */
+static bool only_size(unsigned set)
+{
+    return set & VOLUME_SET_SIZE && !(set & (VOLUME_SET_MODE | VOLUME_SET_UID | VOLUME_SET_GID));
+}
+
+/* Such a truncation to zero can wait for the write after it. */
 static bool may_wait(unsigned set, const struct volume_attr *attr)
 {
-    const unsigned logged = VOLUME_SET_MODE | VOLUME_SET_UID | VOLUME_SET_GID;
-    return set & VOLUME_SET_SIZE && attr->size == 0 && !(set & logged);
+    return only_size(set) && attr->size == 0;
 }
 
 static int setattr_locked(struct volume *volume, uint64_t ino, unsigned set,
@@ -162,11 +169,14 @@ static int setattr_locked(struct volume *volume, uint64_t ino, unsigned set,
         error = set_size(&change, inode, attr->size);
     set_owner(inode, set, attr);
     set_times(inode, set, attr, volume_now(volume));
-    if (error || may_wait(set, attr)) {
+    if (error || (may_wait(set, attr) && !inode->staged)) {
         change_drop(&change);
         return error ? volume_error(volume, ino, error) : inodes_hold(volume, inode, false);
     }
-    change_inode(&change, inode);
+    if (only_size(set))
+        change_contents(&change, inode);
+    else
+        change_inode(&change, inode);
     return change_commit(&change, shrinks ? KEG_FREEING : 0);
 }
 
@@ -235,7 +245,7 @@ static int fallocate_locked(struct volume *volume, uint64_t ino, int mode, uint6
         inode.size = end;
     struct change change;
     change_begin(&change, volume);
-    change_inode(&change, &inode);
+    change_contents(&change, &inode);
     return change_commit(&change, mode & FALLOC_FL_PUNCH_HOLE ? KEG_FREEING : 0);
 }
 

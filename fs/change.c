@@ -91,7 +91,7 @@ static void add_note(struct change *change, enum change_noted kind, struct work 
         change_fail(change, -EOVERFLOW);
         return;
     }
-    change->note[change->notes++] = (struct change_note){kind, work};
+    change->note[change->notes++] = (struct change_note){.kind = kind, .work = work};
 }
 
 void change_new_inode(struct change *change, const struct inode *inode, struct keg_bytes target)
@@ -117,8 +117,52 @@ static struct keg_bytes read_target(struct change *change, const struct inode *i
     return (struct keg_bytes){text, inode->size};
 }
 
+/* The contents are to stay in memory as they are now. */
+static void note_staged(struct change *change, const struct inode *inode)
+{
+    void *copy = change_alloc(change, sizeof *inode);
+    if (!copy)
+        return;
+    memcpy(copy, inode, sizeof *inode);
+    add_note(change, NOTE_STAGED, (struct work){WORK_FLUSH, inode->ino});
+    if (!change->error)
+        change->note[change->notes - 1].inode = copy;
+}
+
+/* The record goes on speaking of the old contents. Their time goes with them, else a backup would
+ * take them for the new; where they were empty, nobody could. */
+static void change_staged(struct change *change, const struct inode *inode)
+{
+    struct inode record = *inode;
+    record.content = inode->old.content;
+    record.size = inode->old.size;
+    record.bytes = inode->old.bytes;
+    record.flags = (inode->flags & ~(uint32_t)INODE_TAIL) | inode->old.flags;
+    if (inode->old.size)
+        record.mtime = inode->old.mtime;
+    change_new_inode(change, &record, (struct keg_bytes){0});
+    note_staged(change, inode);
+}
+
+void change_contents(struct change *change, const struct inode *inode)
+{
+    if (inode->staged)
+        note_staged(change, inode);
+    else
+        change_inode(change, inode);
+}
+
+void change_work(struct change *change, enum work_kind kind, uint64_t id)
+{
+    add_note(change, NOTE_WORK, (struct work){kind, id});
+}
+
 void change_inode(struct change *change, const struct inode *inode)
 {
+    if (inode->staged) {
+        change_staged(change, inode);
+        return;
+    }
     struct keg_bytes target = {0};
     if (S_ISLNK(inode->mode) && inode->size)
         target = read_target(change, inode);
@@ -189,10 +233,20 @@ bool change_delete_all(struct change *change, enum keys_kind kind, uint64_t id)
     return !change->error && more == 0;
 }
 
+/* A staged inode is held already, so that holding it as it is now cannot fail. */
+static void hold_staged(struct volume *volume, const void *copy)
+{
+    struct inode inode;
+    memcpy(&inode, copy, sizeof inode);
+    (void)!inodes_hold(volume, &inode, false);
+}
+
 static void do_note(struct volume *volume, const struct change_note *note)
 {
     if (note->kind == NOTE_LOGGED)
         inodes_logged(volume, note->work.id);
+    else if (note->kind == NOTE_STAGED)
+        hold_staged(volume, note->inode);
     else if (note->kind == NOTE_UNLINKED)
         inodes_unlinked(volume, note->work.id);
     else

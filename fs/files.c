@@ -153,12 +153,15 @@ static int write_locked(struct volume *volume, uint64_t ino, uint64_t offset, co
     int error = load_file(volume, ino, &inode);
     if (!error && offset + len > inode.size)
         error = files_trim(volume, &inode);
-    if (!error && !inode.content)
+    bool begins = !error && !inode.content;
+    if (begins)
         error = volume_new_id(volume, &inode.content);
     if (error)
         return error;
     struct change change;
     change_begin(&change, volume);
+    if (begins && inode.staged)
+        change_orphan(&change, KEYS_ORPHAN_CONTENT, inode.content);
     error = extents_write(&change, &inode, offset, buf, len);
     if (error) {
         change_drop(&change);
@@ -169,7 +172,7 @@ static int write_locked(struct volume *volume, uint64_t ino, uint64_t offset, co
     if (flags & VOLUME_KILL_SUID)
         files_kill_suid(&inode);
     inode.mtime = inode.ctime = volume_now(volume);
-    change_inode(&change, &inode);
+    change_contents(&change, &inode);
     return change_commit(&change, 0);
 }
 
@@ -184,6 +187,8 @@ ssize_t volume_write(struct volume *volume, uint64_t ino, uint64_t offset, const
         return 0;
     inodes_lock_one(volume, ino);
     int error = write_locked(volume, ino, offset, buf, len, flags);
+    if (error)
+        stage_break(volume, ino, error);
     inodes_unlock_one(volume, ino);
     tend_inline(volume);
     return error ? error : (ssize_t)len;

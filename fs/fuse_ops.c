@@ -2,13 +2,15 @@
 /*
  * The daemon is the store's only writer, so the kernel may keep names, missing names, attributes
  * and pages for ever, and files are not opened as far as the daemon sees: OPEN and FLUSH are
- * answered ENOSYS once and never sent again. The node id is the inode number.
+ * answered ENOSYS once and never sent again (but with commit=close, see handles.c). The node id is
+ * the inode number.
  *
  * Lookups: each entry in a reply counts one for its inode, but for "." and ".." in listings. A
  * reply that the kernel did not take counts nothing, so they are given back.
  */
 #define FUSE_USE_VERSION 314
 #include "fuse_ops.h"
+#include "handles.h"
 #include "late.h"
 #include "listing.h"
 #include "reply.h"
@@ -101,8 +103,12 @@ static void create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode
     int err = name_free(dir, name);
     if (!err)
         err = volume_make(d->volume, dir, reply_name(name), &new, &attr);
-    fi->keep_cache = 1;
-    reply_create_of(req, reply_durable_entry(d, err, &attr), &attr, fi);
+    err = reply_durable_entry(d, err, &attr);
+    if (!err)
+        err = handles_created(req, attr.ino, fi);
+    bool taken = reply_create_of(req, err, &attr, fi);
+    if (!err && !taken)
+        (void)handles_close(d, attr.ino, fi);
 }
 
 static void link_(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir, const char *name)
@@ -253,12 +259,6 @@ static void setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
 }
 
 /* ---- Contents ---- */
-
-static void no_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-    (void)ino, (void)fi;
-    fuse_reply_err(req, ENOSYS);
-}
 
 static void read_(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                   struct fuse_file_info *fi)
@@ -417,7 +417,9 @@ const struct fuse_lowlevel_ops fuse_ops_table = {
     .unlink = unlink_,
     .rmdir = rmdir_,
     .rename = rename_,
-    .open = no_open,
+    .open = handles_open,
+    .flush = handles_flush,
+    .release = handles_release,
     .read = read_,
     .write = write_,
     .fsync = fsync_,

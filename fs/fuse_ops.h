@@ -15,7 +15,9 @@ struct fuse_ops_daemon {
     struct volume *volume;
     struct control *control;
     struct workers *workers;
-    bool sync; /* every change is durable before it is answered */
+    bool sync;         /* every change is durable before it is answered */
+    bool commit_close; /* what was truncated or created becomes the file at its last close */
+    struct fuse_session *session;
 };
 
 struct fuse_lowlevel_ops;

@@ -176,7 +176,7 @@ static struct entry *get_locked(struct stripe *s, uint64_t ino)
 /* Frees the entry if nothing is left to be known, and closes the gap that it leaves. */
 static void drop_locked(struct stripe *s, struct entry *e)
 {
-    if (e->lookups || e->held)
+    if (e->lookups || e->held || e->writers)
         return;
     size_t gap = (size_t)(e - s->slots), mask = s->capacity - 1;
     for (size_t i = (gap + 1) & mask; s->slots[i].ino; i = (i + 1) & mask) {
@@ -194,17 +194,28 @@ static void drop_locked(struct stripe *s, struct entry *e)
 
 /* ---- Records ---- */
 
-int inodes_load(struct volume *volume, uint64_t ino, struct inode *inode)
+static struct held *get_held(struct volume *volume, uint64_t ino)
 {
     struct stripe *s = get_stripe(volume, ino);
     pthread_mutex_lock(&s->table_lock);
-    struct entry *e = find_locked(s, ino);
+    const struct entry *e = find_locked(s, ino);
     struct held *held = e ? e->held : NULL;
     pthread_mutex_unlock(&s->table_lock);
+    return held;
+}
+
+int inodes_load(struct volume *volume, uint64_t ino, struct inode *inode)
+{
+    const struct held *held = get_held(volume, ino);
     if (held) {
         *inode = held->inode;
         return 0;
     }
+    return inodes_load_record(volume, ino, inode);
+}
+
+int inodes_load_record(struct volume *volume, uint64_t ino, struct inode *inode)
+{
     struct keys_key key;
     struct keg_info info;
     keys_inode(&key, ino);
@@ -230,21 +241,21 @@ int inodes_load_dir(struct volume *volume, uint64_t ino, struct inode *inode)
 
 static void link_held(struct volume *volume, struct held *held)
 {
-    struct held_list *list = &volume->held[held->lazy];
+    struct held_list *list = &volume->held[held->kind];
     pthread_mutex_lock(&volume->tend_lock);
     held->since = tend_clock();
     held->next = NULL;
     held->prev = list->last;
     *(held->prev ? &held->prev->next : &list->first) = held;
     list->last = held;
-    if (list->count++ == 0 && !held->lazy)
+    if (list->count++ == 0 && held->kind == HELD_TRUNCATED)
         pthread_cond_signal(&volume->tend_wake);
     pthread_mutex_unlock(&volume->tend_lock);
 }
 
 static void unlink_held(struct volume *volume, struct held *held)
 {
-    struct held_list *list = &volume->held[held->lazy];
+    struct held_list *list = &volume->held[held->kind];
     pthread_mutex_lock(&volume->tend_lock);
     *(held->prev ? &held->prev->next : &list->first) = held->next;
     *(held->next ? &held->next->prev : &list->last) = held->prev;
@@ -252,33 +263,40 @@ static void unlink_held(struct volume *volume, struct held *held)
     pthread_mutex_unlock(&volume->tend_lock);
 }
 
-int inodes_hold(struct volume *volume, const struct inode *inode, bool lazy)
+static struct held *new_held(struct volume *volume, uint64_t ino)
 {
-    struct stripe *s = get_stripe(volume, inode->ino);
+    struct stripe *s = get_stripe(volume, ino);
     struct held *made = calloc(1, sizeof *made);
     if (!made)
-        return -ENOMEM;
+        return NULL;
+    made->ino = ino;
     pthread_mutex_lock(&s->table_lock);
-    struct entry *e = get_locked(s, inode->ino);
-    struct held *held = e ? e->held : NULL;
-    if (e && !held)
+    struct entry *e = get_locked(s, ino);
+    if (e)
         e->held = made;
     pthread_mutex_unlock(&s->table_lock);
-    if (!e || held)
+    if (!e) {
         free(made);
-    if (!e)
-        return -ENOMEM;
-    if (held && (lazy || !held->lazy)) { /* its place in the list, and its time, stay */
-        held->inode = *inode;
-        return 0;
+        return NULL;
     }
-    if (held)
-        unlink_held(volume, held);
-    else
-        held = made;
-    held->ino = inode->ino;
+    return made;
+}
+
+int inodes_hold(struct volume *volume, const struct inode *inode, bool lazy)
+{
+    enum held_kind kind = inode->staged ? HELD_STAGED : lazy ? HELD_LAZY : HELD_TRUNCATED;
+    struct held *held = get_held(volume, inode->ino), *made = NULL;
+    if (!held) {
+        held = made = new_held(volume, inode->ino);
+        if (!made)
+            return -ENOMEM;
+    }
     held->inode = *inode;
-    held->lazy = lazy;
+    if (!made && (held->kind == kind || lazy)) /* its place in the list, and its time, stay */
+        return 0;
+    if (!made)
+        unlink_held(volume, held);
+    held->kind = kind;
     link_held(volume, held);
     return 0;
 }
@@ -301,22 +319,55 @@ void inodes_logged(struct volume *volume, uint64_t ino)
 
 bool inodes_is_held(struct volume *volume, uint64_t ino)
 {
-    struct stripe *s = get_stripe(volume, ino);
-    pthread_mutex_lock(&s->table_lock);
-    const struct entry *e = find_locked(s, ino);
-    bool held = e && e->held;
-    pthread_mutex_unlock(&s->table_lock);
-    return held;
+    return get_held(volume, ino) != NULL;
 }
 
-uint64_t inodes_first_held(struct volume *volume, bool lazy, uint64_t before, size_t *count)
+uint64_t inodes_first_held(struct volume *volume, enum held_kind kind, uint64_t before,
+                           size_t *count)
 {
     pthread_mutex_lock(&volume->tend_lock);
-    const struct held_list *list = &volume->held[lazy];
+    const struct held_list *list = &volume->held[kind];
     uint64_t ino = list->first && list->first->since <= before ? list->first->ino : 0;
     *count = list->count;
     pthread_mutex_unlock(&volume->tend_lock);
     return ino;
+}
+
+/* ---- Writers ---- */
+
+int inodes_add_writer(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = get_locked(s, ino);
+    if (e)
+        e->writers++;
+    pthread_mutex_unlock(&s->table_lock);
+    return e ? 0 : -ENOMEM;
+}
+
+uint32_t inodes_drop_writer(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    uint32_t left = 0;
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = find_locked(s, ino);
+    if (e && e->writers) {
+        left = --e->writers;
+        drop_locked(s, e);
+    }
+    pthread_mutex_unlock(&s->table_lock);
+    return left;
+}
+
+uint32_t inodes_writers(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    const struct entry *e = find_locked(s, ino);
+    uint32_t writers = e ? e->writers : 0;
+    pthread_mutex_unlock(&s->table_lock);
+    return writers;
 }
 
 /* ---- Lookups ---- */

@@ -100,6 +100,14 @@ struct inode {
     struct timespec atime, mtime, ctime, btime;
     /* In memory only: content id that the next frame with this inode orphans, 0 for none. */
     uint64_t stale;
+    /* In memory only, too: contents are staged (stage.c), and what its record keeps meanwhile. */
+    bool staged;
+    int broken; /* -errno of the write that is missing from them, or 0 */
+    struct inode_old {
+        uint64_t content, size, bytes;
+        uint32_t flags; /* INODE_TAIL or 0 */
+        struct timespec mtime;
+    } old;
 };
 
 /* Returns the bytes written. tv_nsec must be below 10^9, mode below 2^16. */

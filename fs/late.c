@@ -50,6 +50,18 @@ void late_sync(fuse_req_t req, uint64_t ino)
         hand_over(req, ino, "", 0, answer_sync);
 }
 
+static void answer_invalidate(struct late *late, struct fuse_ops_daemon *d)
+{
+    /* It fails when the inode is not cached, or the mount is gone. */
+    (void)fuse_lowlevel_notify_inval_inode(d->session, late->ino, 0, 0);
+    fuse_reply_err(late->req, 0);
+}
+
+void late_invalidate(fuse_req_t req, uint64_t ino)
+{
+    hand_over(req, ino, "", 0, answer_invalidate);
+}
+
 static void answer_lookup(struct late *late, struct fuse_ops_daemon *d)
 {
     struct stat st;

@@ -206,6 +206,7 @@ static int serve_session(struct server *s)
         log_error("cannot make a FUSE session: %s", s->paths->mountpoint);
         return -ENOMEM;
     }
+    s->daemon.session = s->session;
     int err = -EIO;
     if (fuse_session_mount(s->session, s->paths->mountpoint)) {
         log_error("cannot mount %s on %s: see the line above", s->paths->store,
@@ -235,6 +236,7 @@ static int serve_store(struct server *s)
                             .requests = &s->daemon.transport.requests};
     s->daemon.volume = s->store.volume;
     s->daemon.sync = s->options->sync;
+    s->daemon.commit_close = s->options->commit_close;
     int err = control_new(&report, geteuid(), getegid(), &s->daemon.control);
     if (!err)
         err = workers_new(MAX_WORKERS, &s->daemon.workers);

@@ -23,6 +23,8 @@ static const struct option {
     {"noatime", CLEAR, AT(relatime), 0, 0},
     {"sync", SET, AT(sync), 0, 0},
     {"async", CLEAR, AT(sync), 0, 0},
+    {"commit=close", SET, AT(commit_close), 0, 0},
+    {"commit=write", CLEAR, AT(commit_close), 0, 0},
     {"allow_other", SET, AT(allow_other), 0, 0},
     {"dev", SET, AT(dev), 0, 0},
     {"nodev", CLEAR, AT(dev), 0, 0},
@@ -86,9 +88,13 @@ static bool parse_one(struct mount_options *options, char *word)
     char *value = strchr(word, '=');
     if (!*word || !strncmp(word, "x-", 2) || !strncmp(word, "comment=", 8))
         return true;
-    if (value)
+    const struct option *o = find(word); /* a word with its value, first */
+    if (o)
+        value = NULL;
+    else if (value)
         *value++ = '\0';
-    const struct option *o = find(word);
+    if (!o)
+        o = find(word);
     if (!o) {
         log_error("unknown mount option: %s: see kegfs(8)", word);
         return false;

@@ -9,6 +9,7 @@ struct mount_options {
     const char *store, *mountpoint; /* as given */
     bool foreground;
     bool readonly, nonempty, relatime, sync;
+    bool commit_close; /* commit=close: files are opened, and replaced as a whole */
     bool allow_other, dev, suid, noexec;
     uint64_t segment_size;     /* bytes; 0: the store's own choice */
     uint64_t sync_interval_ms; /* 0: the store's own choice */

@@ -66,8 +66,11 @@ static int reclaim_inode(struct change *change, uint64_t ino)
     }
     if ((inode.content && !change_delete_all(change, KEYS_EXTENT, inode.content)) ||
         (inode.stale && !change_delete_all(change, KEYS_EXTENT, inode.stale)) ||
+        (inode.old.content && !change_delete_all(change, KEYS_EXTENT, inode.old.content)) ||
         !change_delete_all(change, KEYS_XATTR, ino))
         return change->error;
+    if (inode.staged && inode.content)
+        change_unorphan(change, KEYS_ORPHAN_CONTENT, inode.content);
     keys_inode(&key, ino);
     change_delete(change, &key);
     change_unorphan(change, KEYS_ORPHAN_INODE, ino);
@@ -152,7 +155,7 @@ int orphans_reclaim(struct volume *volume, const struct work *work, size_t count
     unsigned locks = 0;
     if (work->kind == WORK_FLUSH) {
         *done = 1;
-        return tend_flush(volume, work->id);
+        return tend_flush(volume, work->id, false);
     }
     count = run_length(work, count);
     for (size_t i = 0; i < count; i++) {

@@ -72,12 +72,14 @@ static int stream(struct put *p)
 }
 
 /* The file that is there gets the contents; it keeps the rest. */
-static int replace(struct inode *inode, const struct put *p, struct timespec now)
+static int replace(struct change *change, struct inode *inode, const struct put *p,
+                   struct timespec now)
 {
     if (S_ISDIR(inode->mode))
         return -EISDIR;
     if (!S_ISREG(inode->mode))
         return -EEXIST;
+    stage_replace(change, inode);
     if (inode->content)
         inode->stale = inode->content;
     inode->content = p->contents.content;
@@ -94,20 +96,19 @@ static int finish_locked(struct put *p, uint64_t dir, struct keg_bytes name, uin
     struct volume *volume = p->volume;
     struct timespec now = volume_now(volume);
     uint64_t ino = old;
+    change_begin(&change, volume);
     int error = inodes_load_dir(volume, dir, &parent);
     if (!error && old) {
         error = inodes_load(volume, old, &inode);
         if (!error)
-            error = replace(&inode, p, now);
+            error = replace(&change, &inode, p, now);
     } else if (!error) {
         error = volume_new_id(volume, &ino);
         dirs_new_inode(&inode, ino, &parent, new, now);
         inode.content = p->contents.content;
     }
-    if (error)
-        return error;
-    change_begin(&change, volume);
-    error = add_buffer(p, &change);
+    if (!error)
+        error = add_buffer(p, &change);
     inode.size = p->contents.size;
     inode.bytes = p->contents.bytes;
     if (error) {

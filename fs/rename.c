@@ -114,6 +114,16 @@ static int load_all(const struct rename *r, struct inode *from, struct inode *to
     return error;
 }
 
+/* What takes another's place must have its contents: a crash would find neither otherwise. */
+static int commit_stages(const struct rename *r, struct change *change, struct inode *moved,
+                         struct inode *replaced)
+{
+    int error = r->replaced ? stage_commit(change, moved) : 0;
+    if (!error && r->flags & VOLUME_EXCHANGE)
+        error = stage_commit(change, replaced);
+    return error;
+}
+
 /* Everything is locked and the names are as they were found. */
 static int rename_locked(const struct rename *r)
 {
@@ -127,6 +137,11 @@ static int rename_locked(const struct rename *r)
     struct timespec now = volume_now(r->volume);
     struct change change;
     change_begin(&change, r->volume);
+    error = commit_stages(r, &change, &moved, &replaced);
+    if (error) {
+        change_drop(&change);
+        return error;
+    }
     move(&moved, &from, to, now);
     change_name(&change, r->to_dir, r->to_name, r->moved, moved.mode);
     if (r->flags & VOLUME_EXCHANGE) {

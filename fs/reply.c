@@ -51,7 +51,7 @@ int reply_durable(struct fuse_ops_daemon *d, int err, uint64_t ino)
 {
     if (err || !d->sync)
         return err;
-    return volume_sync(d->volume, ino);
+    return volume_sync(d->volume, d->commit_close ? 0 : ino); /* of all: commits nothing staged */
 }
 
 int reply_durable_entry(struct fuse_ops_daemon *d, int err, const struct volume_attr *attr)
@@ -91,18 +91,20 @@ void reply_entry_of(fuse_req_t req, int err, const struct volume_attr *attr)
         volume_forget(d->volume, attr->ino, 1);
 }
 
-void reply_create_of(fuse_req_t req, int err, const struct volume_attr *attr,
+bool reply_create_of(fuse_req_t req, int err, const struct volume_attr *attr,
                      struct fuse_file_info *fi)
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
     struct fuse_entry_param entry;
     if (err) {
         fuse_reply_err(req, -err);
-        return;
+        return false;
     }
     reply_fill(&entry, attr);
-    if (fuse_reply_create(req, &entry, fi))
+    bool taken = fuse_reply_create(req, &entry, fi) == 0;
+    if (!taken)
         volume_forget(d->volume, attr->ino, 1);
+    return taken;
 }
 
 void reply_absent(fuse_req_t req)

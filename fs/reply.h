@@ -29,9 +29,10 @@ KEG_CHECKED int reply_durable_entry(struct fuse_ops_daemon *daemon, int err,
 void reply_fill(struct fuse_entry_param *entry, const struct volume_attr *attr);
 
 void reply_done(fuse_req_t req, int err);
-/* These two count a lookup and give it back when the kernel does not take the reply. */
+/* These two count a lookup and give it back when the kernel does not take the reply; the second
+ * says whether it did. */
 void reply_entry_of(fuse_req_t req, int err, const struct volume_attr *attr);
-void reply_create_of(fuse_req_t req, int err, const struct volume_attr *attr,
+bool reply_create_of(fuse_req_t req, int err, const struct volume_attr *attr,
                      struct fuse_file_info *fi);
 void reply_absent(fuse_req_t req); /* the name is not there, to be kept */
 void reply_attr_of(fuse_req_t req, int err, const struct volume_attr *attr);

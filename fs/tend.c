@@ -95,49 +95,58 @@ int volume_tend(struct volume *volume)
 
 /* ---- What is held ---- */
 
-int tend_flush(struct volume *volume, uint64_t ino)
+static int flush_locked(struct volume *volume, struct inode *inode)
+{
+    struct change change;
+    change_begin(&change, volume);
+    int error = stage_commit(&change, inode);
+    if (error) {
+        change_drop(&change);
+        return error;
+    }
+    change_inode(&change, inode);
+    return change_commit(&change, KEG_FREEING);
+}
+
+int tend_flush(struct volume *volume, uint64_t ino, bool stages)
 {
     struct inode inode;
     int error = 0;
     inodes_lock_one(volume, ino);
     if (inodes_is_held(volume, ino)) {
         error = inodes_load(volume, ino, &inode);
-        if (!error) {
-            struct change change;
-            change_begin(&change, volume);
-            change_inode(&change, &inode);
-            error = change_commit(&change, KEG_FREEING);
-        }
+        if (!error && (stages || !inode.staged))
+            error = flush_locked(volume, &inode);
     }
     inodes_unlock_one(volume, ino);
     return error;
 }
 
 /* Those that are held since `before` or longer. */
-static int flush_held(struct volume *volume, bool lazy, uint64_t before)
+static int flush_held(struct volume *volume, enum held_kind kind, uint64_t before)
 {
     size_t left, now;
-    uint64_t ino = inodes_first_held(volume, lazy, before, &left);
+    uint64_t ino = inodes_first_held(volume, kind, before, &left);
     int error = 0;
     for (; !error && ino && left; left--) {
-        error = tend_flush(volume, ino);
-        ino = inodes_first_held(volume, lazy, before, &now);
+        error = tend_flush(volume, ino, false);
+        ino = inodes_first_held(volume, kind, before, &now);
     }
     return error;
 }
 
-int tend_flush_all(struct volume *volume, bool lazy)
+int tend_flush_all(struct volume *volume, enum held_kind kind)
 {
-    return flush_held(volume, lazy, UINT64_MAX);
+    return flush_held(volume, kind, UINT64_MAX);
 }
 
 int volume_sync(struct volume *volume, uint64_t ino)
 {
     if (volume->flags & VOLUME_READONLY)
         return 0;
-    int error = ino ? tend_flush(volume, ino) : tend_flush_all(volume, false);
+    int error = ino ? tend_flush(volume, ino, true) : tend_flush_all(volume, HELD_TRUNCATED);
     if (!error && !ino)
-        error = tend_flush_all(volume, true);
+        error = tend_flush_all(volume, HELD_LAZY);
     if (!error)
         error = keg_sync(volume->keg);
     tend_inline(volume);
@@ -163,12 +172,12 @@ static void *tend_thread(void *arg)
     pthread_mutex_lock(&volume->tend_lock);
     while (!volume->stop) {
         uint64_t now = tend_clock();
-        const struct held *first = volume->held[0].first;
+        const struct held *first = volume->held[HELD_TRUNCATED].first;
         uint64_t due = first ? first->since + volume->hold_ms : UINT64_MAX;
         if (!failed && (now >= due || volume->work_count)) {
             pthread_mutex_unlock(&volume->tend_lock);
             /* What failed stays held. */
-            failed = now >= due && flush_held(volume, false, now - volume->hold_ms) < 0;
+            failed = now >= due && flush_held(volume, HELD_TRUNCATED, now - volume->hold_ms) < 0;
             failed = tend_run(volume) < 0 || failed;
             pthread_mutex_lock(&volume->tend_lock);
         } else if (failed || first) {

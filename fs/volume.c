@@ -256,9 +256,10 @@ int volume_close(struct volume *volume)
         return 0;
     tend_stop(volume);
     if (!(volume->flags & VOLUME_READONLY)) {
-        error = tend_flush_all(volume, false);
-        int lazy = tend_flush_all(volume, true);
-        error = error ? error : lazy;
+        error = stage_close(volume);
+        int truncated = tend_flush_all(volume, HELD_TRUNCATED);
+        int lazy = tend_flush_all(volume, HELD_LAZY);
+        error = error ? error : truncated ? truncated : lazy;
     }
     destroy(volume);
     return error;

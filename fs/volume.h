@@ -160,7 +160,24 @@ KEG_CHECKED ssize_t volume_getxattr(struct volume *volume, uint64_t ino, struct 
 KEG_CHECKED ssize_t volume_listxattr(struct volume *volume, uint64_t ino, char *list, size_t size);
 KEG_CHECKED int volume_removexattr(struct volume *volume, uint64_t ino, struct keg_bytes name);
 
-/* Logs what is held back of ino (0: of all inodes) and makes everything durable. */
+/*
+ * Contents that are replaced as a whole. While an inode has writers, and then only, a truncation to
+ * zero (and creation, told by `created`) stages its new contents: every call sees them, but after a
+ * crash the file has the old ones, until they are committed as one. They are when the last writer
+ * closes, at volume_sync of this inode (but not of all), when it is renamed over another, and at
+ * volume_close; what is written from then on is logged as ever. If a write to them failed, or the
+ * commit does, the last writer's close returns the error and the old contents are back: so the
+ * caller has to forget what it cached. DESIGN.md tells of other changes meanwhile.
+ *
+ * open: -ENOENT, -EISDIR, -EINVAL, -EROFS. flush, for a close that can still report: commits if
+ * there is one writer and anything in the new contents, and gives nothing up when that fails.
+ */
+KEG_CHECKED int volume_writer_open(struct volume *volume, uint64_t ino, bool created);
+KEG_CHECKED int volume_writer_flush(struct volume *volume, uint64_t ino);
+KEG_CHECKED int volume_writer_close(struct volume *volume, uint64_t ino);
+
+/* Logs what is held back of ino (0: of all inodes, but nothing that is staged) and makes everything
+ * durable. */
 KEG_CHECKED int volume_sync(struct volume *volume, uint64_t ino);
 /* Reclaims what is freed and not yet reclaimed, but for inodes with lookups. */
 KEG_CHECKED int volume_tend(struct volume *volume);

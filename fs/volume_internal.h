@@ -26,11 +26,18 @@ enum {
     DIRENT_SIZE = 32,               /* what an entry adds to the size of its directory */
 };
 
+enum held_kind {
+    HELD_TRUNCATED, /* to zero; waits a moment for the write after it */
+    HELD_LAZY,      /* only its atime; it can wait for the next change */
+    HELD_STAGED,    /* new contents, until they are committed or given up (stage.c) */
+    HELD_KINDS,
+};
+
 /* What is known of an inode in memory and not in the store (yet). */
 struct held {
     uint64_t ino;
     struct inode inode;
-    bool lazy;                /* only its atime; it can wait for the next change */
+    enum held_kind kind;      /* the list it is in */
     uint64_t since;           /* when it came into its list (tend_clock), under tend_lock */
     struct held *prev, *next; /* in its list, under tend_lock */
 };
@@ -46,6 +53,7 @@ struct entry {
     uint64_t lookups;
     struct held *held; /* its contents change under the stripe's lock, held exclusively */
     bool unlinked;     /* has no name: to be reclaimed when lookups is 0 */
+    uint32_t writers;  /* volume_writer_open */
 };
 
 struct stripe {
@@ -89,7 +97,7 @@ struct volume {
     pthread_mutex_t tend_lock; /* what follows */
     struct work *work;         /* a ring */
     size_t work_at, work_count, work_capacity;
-    struct held_list held[2]; /* [1]: the lazy ones */
+    struct held_list held[HELD_KINDS];
     bool stop;
     pthread_cond_t tend_wake;
     pthread_t tender;
@@ -134,14 +142,22 @@ void inodes_destroy(struct volume *volume);
 KEG_CHECKED int inodes_load(struct volume *volume, uint64_t ino, struct inode *inode);
 /* The same for a directory that has not been removed: -ENOTDIR, -ENOENT. */
 KEG_CHECKED int inodes_load_dir(struct volume *volume, uint64_t ino, struct inode *inode);
-/* Keeps the inode as it is in memory until it is logged. The stripe is locked exclusively. */
+/* Keeps the inode as it is in memory until it is logged. The stripe is locked exclusively. Of an
+ * inode that is held already, lazy or not, it cannot fail. */
 KEG_CHECKED int inodes_hold(struct volume *volume, const struct inode *inode, bool lazy);
 /* The inode was logged: nothing of it is held any more. The stripe is locked exclusively. */
 void inodes_logged(struct volume *volume, uint64_t ino);
 bool inodes_is_held(struct volume *volume, uint64_t ino);
-/* The inode that has been held longest, of the lazy ones or of the others, if it is held since
- * `before` or longer; 0: none. *count: how many are held. */
-uint64_t inodes_first_held(struct volume *volume, bool lazy, uint64_t before, size_t *count);
+/* The inode that has been held longest of this kind, if it is held since `before` or longer; 0:
+ * none. *count: how many are held. */
+uint64_t inodes_first_held(struct volume *volume, enum held_kind kind, uint64_t before,
+                           size_t *count);
+/* The inode as its record in the store has it, whatever is held. The stripe is locked. -ENOENT. */
+KEG_CHECKED int inodes_load_record(struct volume *volume, uint64_t ino, struct inode *inode);
+
+KEG_CHECKED int inodes_add_writer(struct volume *volume, uint64_t ino);
+uint32_t inodes_drop_writer(struct volume *volume, uint64_t ino); /* returns how many are left */
+uint32_t inodes_writers(struct volume *volume, uint64_t ino);
 
 KEG_CHECKED int inodes_count_lookup(struct volume *volume, uint64_t ino);
 /* Takes it back, when nobody got to know of it. */
@@ -165,9 +181,10 @@ struct change {
     int error;
     unsigned notes;
     struct change_note {
-        enum change_noted { NOTE_LOGGED, NOTE_UNLINKED, NOTE_WORK } kind;
+        enum change_noted { NOTE_LOGGED, NOTE_STAGED, NOTE_UNLINKED, NOTE_WORK } kind;
         struct work work;
-    } note[CHANGE_NOTES]; /* to be done when it is committed */
+        const void *inode; /* of NOTE_STAGED: a copy, not aligned */
+    } note[CHANGE_NOTES];  /* to be done when it is committed */
     struct chunk *chunks;
     size_t room_used;
     uint8_t room[CHANGE_ROOM];
@@ -179,14 +196,19 @@ void change_fail(struct change *change, int error);
 void change_put(struct change *change, const struct keys_key *key, struct keg_bytes meta,
                 struct keg_bytes value);
 void change_delete(struct change *change, const struct keys_key *key);
-/* The inode as it is now, and an orphan key for its stale contents. Locked exclusively. */
+/* The inode as it is now, and an orphan key for its stale contents. Of a staged inode, all but what
+ * belongs to the contents; that stays in memory. Locked exclusively. */
 void change_inode(struct change *change, const struct inode *inode);
+/* The same where only the contents changed: nothing of a staged inode is logged. */
+void change_contents(struct change *change, const struct inode *inode);
 void change_new_inode(struct change *change, const struct inode *inode, struct keg_bytes target);
 void change_name(struct change *change, uint64_t dir, struct keg_bytes name, uint64_t ino,
                  uint32_t mode);
 void change_unname(struct change *change, uint64_t dir, struct keg_bytes name);
 void change_orphan(struct change *change, enum keys_orphan orphan, uint64_t id);
 void change_unorphan(struct change *change, enum keys_orphan orphan, uint64_t id);
+/* Something to be done once the frame is committed. */
+void change_work(struct change *change, enum work_kind kind, uint64_t id);
 /* Deletes every key with this prefix, as far as the frame stays within RECLAIM_MAX records.
  * Returns whether that was all of them. */
 bool change_delete_all(struct change *change, enum keys_kind kind, uint64_t id);
@@ -247,6 +269,22 @@ KEG_CHECKED int files_shrink(struct change *change, struct inode *inode, uint64_
 KEG_CHECKED int files_trim(struct volume *volume, struct inode *inode);
 void files_kill_suid(struct inode *inode);
 
+/* ---- stage.c: contents that are replaced as a whole ---- */
+
+/* Truncates the inode to zero. If it has writers its new contents are staged from here on, else
+ * the old ones become stale. The caller goes on with change_inode or change_contents, even if
+ * nothing else changes. Locked exclusively. */
+KEG_CHECKED int stage_truncate(struct change *change, struct inode *inode);
+/* The staged contents become the inode's, in this frame; the caller goes on with change_inode. No
+ * contents staged: nothing. Fails if a write is missing from them. */
+KEG_CHECKED int stage_commit(struct change *change, struct inode *inode);
+/* What is staged is forgotten, and the old contents become stale. */
+void stage_replace(struct change *change, struct inode *inode);
+/* A write to the inode failed, so that its staged contents must not be committed. */
+void stage_break(struct volume *volume, uint64_t ino, int error);
+/* Commits all that are staged, at the end; those that cannot be are given up. The first error. */
+KEG_CHECKED int stage_close(struct volume *volume);
+
 /* ---- orphans.c, tend.c: what is done later ---- */
 
 /* Puts what the orphan keys list into the queue. */
@@ -265,9 +303,9 @@ void tend_add(struct volume *volume, enum work_kind kind, uint64_t id);
 KEG_CHECKED int tend_run(struct volume *volume);
 /* The same, at the end of a call, in a volume without a thread. */
 void tend_inline(struct volume *volume);
-/* Logs what is held of ino. -ENOENT is no error. */
-KEG_CHECKED int tend_flush(struct volume *volume, uint64_t ino);
-KEG_CHECKED int tend_flush_all(struct volume *volume, bool lazy);
+/* Logs what is held of ino, and only with `stages` what is staged. -ENOENT is no error. */
+KEG_CHECKED int tend_flush(struct volume *volume, uint64_t ino, bool stages);
+KEG_CHECKED int tend_flush_all(struct volume *volume, enum held_kind kind);
 /* Milliseconds, only to be compared. */
 uint64_t tend_clock(void);
 

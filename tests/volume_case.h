@@ -49,7 +49,7 @@ static inline void reopen(void)
 /* What a crash of the process leaves: nothing held is logged. */
 static inline void crash_and_reopen(void)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < HELD_KINDS; i++) {
         while (f.volume->held[i].first)
             inodes_logged(f.volume, f.volume->held[i].first->inode.ino);
     }
