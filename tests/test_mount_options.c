@@ -24,6 +24,8 @@ static void test_flags(void **state)
                 o.nonempty && o.noexec);
     assert_true(parse(&o, "ro,rw,dev,nodev,suid,nosuid,noexec,exec,sync,async"));
     assert_false(o.readonly || o.dev || o.suid || o.noexec || o.sync);
+    assert_true(parse(&o, "ro,commit=close,sync") && o.commit_close && o.sync);
+    assert_true(parse(&o, "commit=close,commit=write") && !o.commit_close);
 }
 
 static void test_ignored(void **state)
@@ -75,6 +77,9 @@ static void test_unknown(void **state)
     assert_false(parse(&o, "rw,bogus"));
     assert_false(parse(&o, "ro=1"));
     assert_false(parse(&o, "bogus=1"));
+    assert_false(parse(&o, "commit"));
+    assert_false(parse(&o, "commit=never"));
+    assert_false(parse(&o, "commit=close=1"));
 }
 
 int main(void)
