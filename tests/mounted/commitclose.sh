@@ -86,6 +86,7 @@ done
 
 step "a shell's redirections: nothing is committed before the end"
 echo old >"$MNT/small"
+# shellcheck disable=SC2094 # it is read while it is written, on purpose
 {
     echo one
     "$(command -v echo)" two
