@@ -246,8 +246,8 @@ struct keg_segment_info {
     bool compacted;                         /* made by compaction, else a log segment */
     bool sealed;
 };
-/* Calls fn for each segment, oldest first, on copies taken at the start. fn's non-0 return ends it
- * and is returned. -ENOMEM. */
+/* Calls fn for each segment, in the order of the manifest, on copies taken at the start. fn's non-0
+ * return ends it and is returned. -ENOMEM. */
 KEG_CHECKED int keg_segments(struct keg *keg,
                              int (*fn)(void *arg, const struct keg_segment_info *segment),
                              void *arg);
