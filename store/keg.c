@@ -340,7 +340,13 @@ void keg_stats(struct keg *keg, struct keg_stats *stats)
     memset(stats, 0, sizeof *stats);
     fill_counters(keg, stats);
     stats->recovered_segments = keg->recovered_segments;
+    /* One moment for both: live bytes never pass those of the segments, whose lengths grow before
+     * the index does. */
     pthread_mutex_lock(&keg->manifest_lock);
+    pthread_rwlock_rdlock(&keg->index_lock);
+    stats->keys = index_count(keg->index);
+    stats->index_bytes = index_bytes(keg->index);
+    stats->live_bytes = keg->live_bytes;
     stats->segments = keg->member_count;
     for (size_t i = 0; i < keg->member_count; i++) {
         const struct segment *s = keg->members[i];
@@ -348,13 +354,9 @@ void keg_stats(struct keg *keg, struct keg_stats *stats)
         stats->data_bytes += atomic_load(&s->length);
         stats->hint_bytes += s->hint_bytes;
     }
+    pthread_rwlock_unlock(&keg->index_lock);
     stats->sequence = segment_last_sequence_locked(keg);
     pthread_mutex_unlock(&keg->manifest_lock);
-    pthread_rwlock_rdlock(&keg->index_lock);
-    stats->keys = index_count(keg->index);
-    stats->index_bytes = index_bytes(keg->index);
-    stats->live_bytes = keg->live_bytes;
-    pthread_rwlock_unlock(&keg->index_lock);
     if (env_space(keg->env, &space))
         return;
     reserve = space_reserve(keg);
