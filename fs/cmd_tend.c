@@ -8,10 +8,7 @@
 
 static int said(const struct commands_entry *self, const char *store, int err)
 {
-    if (err == -EAGAIN)
-        log_error("%s: %s: another compaction is under way; try again when it is done", self->name,
-                  store);
-    else if (err == -ENOSPC)
+    if (err == -ENOSPC)
         log_error("%s: %s: no space is left for it; remove something first", self->name, store);
     else if (err)
         log_error("%s: %s: %s", self->name, store, strerror(-err));
