@@ -528,6 +528,13 @@ unsigned env_fault_open_files(struct keg_env *e)
     return n;
 }
 
+static void come_back(struct fault_env *env)
+{
+    env->plan.kind = ENV_FAULT_NONE;
+    env->dead = false;
+    env->locked = false;
+}
+
 uint64_t env_fault_restart(struct keg_env *e)
 {
     struct fault_env *env = env_of(e);
@@ -537,11 +544,19 @@ uint64_t env_fault_restart(struct keg_env *e)
     assert(env->open_files == 0);
     dice = env->plan.seed ^ 0x5ca1ab1e; /* whatever the operation before took from env->dice */
     lost = faultdisk_cut(&env->disk, &dice);
-    env->plan.kind = ENV_FAULT_NONE;
-    env->dead = false;
-    env->locked = false;
+    come_back(env);
     pthread_mutex_unlock(&env->mutex);
     return lost;
+}
+
+void env_fault_revive(struct keg_env *e)
+{
+    struct fault_env *env = env_of(e);
+
+    pthread_mutex_lock(&env->mutex);
+    assert(env->open_files == 0);
+    come_back(env);
+    pthread_mutex_unlock(&env->mutex);
 }
 
 int env_fault_flip(struct keg_env *e, const char *name, uint64_t offset, uint8_t mask)

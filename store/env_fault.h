@@ -54,6 +54,10 @@ unsigned env_fault_open_files(struct keg_env *env); /* made and not yet closed *
  */
 uint64_t env_fault_restart(struct keg_env *env);
 
+/* The same after the process was killed and the machine lives: everything that was written is
+ * there, but what was not durable is no more so than before. */
+void env_fault_revive(struct keg_env *env);
+
 /* Damage on purpose, at once and durably: xors mask into byte `offset` of a file; cuts it to
  * length. -ENOENT; -EINVAL: outside the file. Not counted. */
 KEG_CHECKED int env_fault_flip(struct keg_env *env, const char *name, uint64_t offset,
