@@ -227,6 +227,58 @@ int volume_make(struct volume *volume, uint64_t dir, struct keg_bytes name,
     return 0;
 }
 
+static int unnamed_locked(struct volume *volume, uint64_t dir, uint64_t ino,
+                          const struct volume_new *new, struct inode *inode)
+{
+    struct inode parent;
+    int error = inodes_load_dir(volume, dir, &parent);
+    if (!error)
+        error = inodes_count_lookup(volume, ino);
+    if (error)
+        return error;
+    dirs_new_inode(inode, ino, &parent, new, volume_now(volume));
+    inode->nlink = 0;
+    struct change change;
+    change_begin(&change, volume);
+    change_new_inode(&change, inode, (struct keg_bytes){0});
+    change_orphan(&change, KEYS_ORPHAN_INODE, ino);
+    error = change_commit(&change, 0);
+    if (error)
+        inodes_uncount_lookup(volume, ino);
+    else
+        inodes_set_linkable(volume, ino);
+    return error;
+}
+
+int volume_make_unnamed(struct volume *volume, uint64_t dir, const struct volume_new *new,
+                        struct volume_attr *out)
+{
+    struct lockset set;
+    struct inode inode;
+    uint64_t ino;
+    if (!S_ISREG(new->mode) || new->target.len)
+        return -EINVAL;
+    int error = volume_new_id(volume, &ino);
+    if (error)
+        return error;
+    inodes_lock(volume, &set, (uint64_t[]){dir, ino}, 2);
+    error = unnamed_locked(volume, dir, ino, new, &inode);
+    inodes_unlock(volume, &set);
+    if (error)
+        return error;
+    atomic_fetch_add(&volume->inodes, 1);
+    inodes_attr(&inode, out);
+    return 0;
+}
+
+/* Its first name: what is staged becomes its contents, else a crash would find an empty file where
+ * the name was given to a whole one. */
+static int link_first(struct change *change, struct inode *inode)
+{
+    change_unorphan(change, KEYS_ORPHAN_INODE, inode->ino);
+    return stage_commit(change, inode);
+}
+
 static int link_locked(struct volume *volume, uint64_t ino, uint64_t dir, struct keg_bytes name,
                        struct volume_attr *out)
 {
@@ -243,23 +295,32 @@ static int link_locked(struct volume *volume, uint64_t ino, uint64_t dir, struct
     error = dirs_find(volume, dir, name, &there, &type);
     if (error != -ENOENT)
         return error ? error : -EEXIST;
-    if (inode.nlink == 0)
+    bool first = inode.nlink == 0;
+    if (first && !inodes_linkable(volume, ino))
         return -ENOENT;
     if (inode.nlink == UINT32_MAX)
         return -EMLINK;
     struct timespec now = volume_now(volume);
     dirs_touch(&parent, 1, now);
-    inode.nlink++;
-    inode.ctime = now;
     struct change change;
     change_begin(&change, volume);
+    error = first ? link_first(&change, &inode) : 0;
+    if (error) {
+        change_drop(&change);
+        return error;
+    }
+    inode.nlink++;
+    inode.ctime = now;
     change_name(&change, dir, name, ino, inode.mode);
     change_inode(&change, &inode);
     change_inode(&change, &parent);
     error = change_commit(&change, 0);
-    if (!error)
-        inodes_attr(&inode, out);
-    return error;
+    if (error)
+        return error;
+    if (first)
+        inodes_named(volume, ino);
+    inodes_attr(&inode, out);
+    return 0;
 }
 
 int volume_link(struct volume *volume, uint64_t ino, uint64_t dir, struct keg_bytes name,

@@ -105,7 +105,7 @@ static void create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode
         err = volume_make(d->volume, dir, reply_name(name), &new, &attr);
     err = reply_durable_entry(d, err, &attr);
     if (!err)
-        err = handles_created(req, attr.ino, fi);
+        err = handles_created(d, ctx->pid, attr.ino, fi);
     bool taken = reply_create_of(req, err, &attr, fi);
     if (!err && !taken)
         (void)handles_close(d, attr.ino, fi);

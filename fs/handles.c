@@ -32,23 +32,23 @@ static bool writes(const struct fuse_file_info *fi)
     return fi->fh & HANDLE_WRITES;
 }
 
-static int open_handle(fuse_req_t req, uint64_t ino, bool created, struct fuse_file_info *fi)
+static int open_handle(struct fuse_ops_daemon *d, pid_t thread, uint64_t ino, bool created,
+                       struct fuse_file_info *fi)
 {
-    struct fuse_ops_daemon *d = fuse_req_userdata(req);
     fi->keep_cache = 1;
     fi->fh = 0;
     if (!d->commit_close || control_owns(ino) || (fi->flags & O_ACCMODE) == O_RDONLY)
         return 0;
     int err = volume_writer_open(d->volume, ino, created);
     if (!err)
-        fi->fh = (uint64_t)(uint32_t)fuse_req_ctx(req)->pid << HANDLE_PID_SHIFT | HANDLE_WRITES;
+        fi->fh = (uint64_t)(uint32_t)thread << HANDLE_PID_SHIFT | HANDLE_WRITES;
     return err;
 }
 
-int handles_created(fuse_req_t req, uint64_t ino, struct fuse_file_info *fi)
+int handles_created(struct fuse_ops_daemon *d, pid_t thread, uint64_t ino,
+                    struct fuse_file_info *fi)
 {
-    struct fuse_ops_daemon *d = fuse_req_userdata(req);
-    int err = open_handle(req, ino, true, fi);
+    int err = open_handle(d, thread, ino, true, fi);
     if (err)
         volume_forget(d->volume, ino, 1); /* the reply's lookup */
     return err;
@@ -62,7 +62,7 @@ int handles_close(struct fuse_ops_daemon *d, uint64_t ino, const struct fuse_fil
 void handles_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
-    int err = d->commit_close ? open_handle(req, ino, false, fi) : -ENOSYS;
+    int err = d->commit_close ? open_handle(d, fuse_req_ctx(req)->pid, ino, false, fi) : -ENOSYS;
     if (err)
         fuse_reply_err(req, -err);
     else if (fuse_reply_open(req, fi))

@@ -10,8 +10,10 @@ void handles_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void handles_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void handles_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
-/* A file was made and is being opened: fills in its handle. Does not reply. */
-KEG_CHECKED int handles_created(fuse_req_t req, uint64_t ino, struct fuse_file_info *fi);
+/* A file was made and is being opened by a thread of this number: fills in its handle. Does not
+ * reply. */
+KEG_CHECKED int handles_created(struct fuse_ops_daemon *daemon, pid_t thread, uint64_t ino,
+                                struct fuse_file_info *fi);
 /* Gives a handle back that the kernel did not take, or has no more. */
 int handles_close(struct fuse_ops_daemon *daemon, uint64_t ino, const struct fuse_file_info *fi);
 

@@ -406,6 +406,36 @@ void inodes_unlinked(struct volume *volume, uint64_t ino)
         tend_add(volume, WORK_INODE, ino);
 }
 
+static void set_unlinked(struct volume *volume, uint64_t ino, bool unlinked)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = find_locked(s, ino);
+    if (e)
+        e->unlinked = e->linkable = unlinked;
+    pthread_mutex_unlock(&s->table_lock);
+}
+
+void inodes_set_linkable(struct volume *volume, uint64_t ino)
+{
+    set_unlinked(volume, ino, true);
+}
+
+void inodes_named(struct volume *volume, uint64_t ino)
+{
+    set_unlinked(volume, ino, false);
+}
+
+bool inodes_linkable(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    const struct entry *e = find_locked(s, ino);
+    bool linkable = e && e->linkable;
+    pthread_mutex_unlock(&s->table_lock);
+    return linkable;
+}
+
 static void give_back(struct volume *volume, uint64_t ino, uint64_t n, bool flush)
 {
     struct stripe *s = get_stripe(volume, ino);

@@ -6,9 +6,6 @@
 #include <stdlib.h>
 #include <sys/statvfs.h>
 
-/* Seconds; the kernel may keep what it was told for as long as it likes. */
-static const double forever = 1e9;
-
 /* ---- The thread's buffer ---- */
 
 struct buffer {
@@ -69,7 +66,7 @@ int reply_durable_entry(struct fuse_ops_daemon *d, int err, const struct volume_
 void reply_fill(struct fuse_entry_param *entry, const struct volume_attr *attr)
 {
     *entry = (struct fuse_entry_param){
-        .ino = attr->ino, .attr_timeout = forever, .entry_timeout = forever};
+        .ino = attr->ino, .attr_timeout = REPLY_FOREVER, .entry_timeout = REPLY_FOREVER};
     volume_stat(attr, &entry->attr);
 }
 
@@ -109,7 +106,7 @@ bool reply_create_of(fuse_req_t req, int err, const struct volume_attr *attr,
 
 void reply_absent(fuse_req_t req)
 {
-    struct fuse_entry_param entry = {.ino = 0, .entry_timeout = forever};
+    struct fuse_entry_param entry = {.ino = 0, .entry_timeout = REPLY_FOREVER};
     fuse_reply_entry(req, &entry);
 }
 
@@ -121,7 +118,7 @@ void reply_attr_of(fuse_req_t req, int err, const struct volume_attr *attr)
         return;
     }
     volume_stat(attr, &st);
-    fuse_reply_attr(req, &st, forever);
+    fuse_reply_attr(req, &st, REPLY_FOREVER);
 }
 
 void reply_target(fuse_req_t req, ssize_t n, const char *target)
@@ -189,7 +186,7 @@ void reply_control_attr(fuse_req_t req, uint64_t ino)
     if (err)
         fuse_reply_err(req, -err);
     else
-        fuse_reply_attr(req, &st, forever);
+        fuse_reply_attr(req, &st, REPLY_FOREVER);
 }
 
 void reply_control_read(fuse_req_t req, uint64_t ino, uint64_t offset, size_t size)
@@ -213,8 +210,8 @@ void reply_control_entry(fuse_req_t req, int err, const struct stat *st)
     }
     struct fuse_entry_param entry = {.ino = st->st_ino,
                                      .attr = *st,
-                                     .attr_timeout = forever,
-                                     .entry_timeout = S_ISDIR(st->st_mode) ? forever : 0};
+                                     .attr_timeout = REPLY_FOREVER,
+                                     .entry_timeout = S_ISDIR(st->st_mode) ? REPLY_FOREVER : 0};
     if (fuse_reply_entry(req, &entry))
         control_forget(d->control, st->st_ino, 1);
 }

@@ -10,6 +10,9 @@
 #include <fuse_lowlevel.h>
 #include <string.h>
 
+/* Seconds; the kernel may keep what it was told for as long as it likes. */
+enum { REPLY_FOREVER = 1000000000 };
+
 static inline struct keg_bytes reply_name(const char *name)
 {
     return (struct keg_bytes){name, strlen(name)};

@@ -8,9 +8,11 @@
  */
 #define FUSE_USE_VERSION 314
 #include "transport.h"
+#include "extra.h"
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,14 +50,6 @@ __attribute__((noinline)) static void look_at(struct transport *t, const void *b
     }
 }
 
-static ssize_t read_request(int fd, void *buf, size_t len, void *user)
-{
-    ssize_t n = read(fd, buf, len);
-    if (n > 0)
-        look_at(user, buf, (size_t)n);
-    return n;
-}
-
 static void complete_init(const struct transport *t, const struct iovec *iov, int count)
 {
     const struct fuse_out_header *out = iov[0].iov_base;
@@ -77,6 +71,40 @@ static ssize_t write_reply(int fd, struct iovec *iov, int count, void *user)
     if (n < 0 && (errno == ENODEV || errno == ENOTCONN || errno == ECONNABORTED))
         errno = ENOENT;
     return n;
+}
+
+struct origin {
+    int fd;
+    void *user;
+};
+
+static int reply_extra(void *arg, struct iovec *iov, int count)
+{
+    const struct origin *o = arg;
+    return write_reply(o->fd, iov, count, o->user) < 0 ? -errno : 0;
+}
+
+/* Answers what libfuse does not know. Its threads may be cancelled in read_request: not in here. */
+__attribute__((noinline)) static bool answer_extra(int fd, const void *buf, size_t len, void *user)
+{
+    struct origin origin = {fd, user};
+    int state;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    bool answered = extra_handle(user, buf, len, reply_extra, &origin);
+    pthread_setcancelstate(state, &state);
+    return answered;
+}
+
+static ssize_t read_request(int fd, void *buf, size_t len, void *user)
+{
+    ssize_t n = read(fd, buf, len);
+    if (n <= 0)
+        return n;
+    look_at(user, buf, (size_t)n);
+    if (!answer_extra(fd, buf, (size_t)n, user))
+        return n;
+    errno = EINTR; /* there is nothing for libfuse: its loop comes again */
+    return -1;
 }
 
 int transport_attach(struct fuse_session *session)

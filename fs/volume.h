@@ -107,6 +107,10 @@ struct volume_new {
 };
 KEG_CHECKED int volume_make(struct volume *volume, uint64_t dir, struct keg_bytes name,
                             const struct volume_new *new, struct volume_attr *out);
+/* The same of a regular file without a name, as O_TMPFILE wants it: nlink is 0, and volume_link may
+ * give it its first name as long as it has lookups. Else it goes, by the last forget or a crash. */
+KEG_CHECKED int volume_make_unnamed(struct volume *volume, uint64_t dir,
+                                    const struct volume_new *new, struct volume_attr *out);
 KEG_CHECKED int volume_link(struct volume *volume, uint64_t ino, uint64_t dir,
                             struct keg_bytes name, struct volume_attr *out);
 KEG_CHECKED int volume_unlink(struct volume *volume, uint64_t dir, struct keg_bytes name);

@@ -53,6 +53,7 @@ struct entry {
     uint64_t lookups;
     struct held *held; /* its contents change under the stripe's lock, held exclusively */
     bool unlinked;     /* has no name: to be reclaimed when lookups is 0 */
+    bool linkable;     /* never had one, and may be given its first */
     uint32_t writers;  /* volume_writer_open */
 };
 
@@ -165,6 +166,10 @@ void inodes_uncount_lookup(struct volume *volume, uint64_t ino);
 uint64_t inodes_lookups(struct volume *volume, uint64_t ino);
 /* The inode has lost its last name. The stripe is locked exclusively. */
 void inodes_unlinked(struct volume *volume, uint64_t ino);
+/* Of an inode that was made without a name and has lookups: it may be, or has been, given one. */
+void inodes_set_linkable(struct volume *volume, uint64_t ino);
+bool inodes_linkable(struct volume *volume, uint64_t ino);
+void inodes_named(struct volume *volume, uint64_t ino);
 void inodes_attr(const struct inode *inode, struct volume_attr *attr);
 
 /* ---- change.c: what one operation logs ---- */
