@@ -15,6 +15,7 @@ struct fixture {
     unsigned volume_flags, keg_flags;
     time_t seconds; /* the clock: each look at it is a second */
     unsigned damage_lines;
+    uint64_t segment_size; /* bytes; 0: 1 MiB */
 };
 
 static inline struct timespec fixture_now(void *arg)
@@ -36,7 +37,7 @@ static inline KEG_CHECKED int fixture_open(struct fixture *f)
     static const uint8_t secret[KEYS_SECRET_SIZE] = "0123456789abcdef";
     const struct keg_options keg_options = {
         .flags = KEG_CREATE | f->keg_flags,
-        .segment_size = 1 << 20,
+        .segment_size = f->segment_size ? f->segment_size : 1 << 20,
     };
     const struct volume_options options = {
         .flags = VOLUME_CREATE | f->volume_flags,

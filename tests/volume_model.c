@@ -63,17 +63,36 @@ int model_new_node(struct model *m, uint32_t mode)
     return i;
 }
 
-void model_drop_held(struct model_node *n)
+void model_commit(struct model_node *n)
 {
     free(n->old_data);
     n->old_data = NULL;
     n->held = 0;
+    n->staged = false;
+}
+
+void model_drop_held(struct model_node *n)
+{
+    if (!n->staged)
+        model_commit(n);
+}
+
+void model_keep_old(struct model_node *n)
+{
+    if (n->old_data)
+        return;
+    n->old_data = malloc(MODEL_SIZE_MAX);
+    if (!n->old_data)
+        abort();
+    memcpy(n->old_data, n->data, MODEL_SIZE_MAX);
+    n->old_size = n->size;
+    n->old_hash = n->hash;
 }
 
 static void free_node(struct model_node *n)
 {
     free(n->data);
-    model_drop_held(n);
+    model_commit(n);
     *n = (struct model_node){0};
 }
 
@@ -86,7 +105,10 @@ void model_unuse(struct model *m, int node)
 void model_begin(struct model *m, struct fixture *fixture)
 {
     struct random random = m->random;
-    *m = (struct model){.fixture = fixture, .random = random, .verbose = getenv("TEST_VERBOSE")};
+    *m = (struct model){.fixture = fixture,
+                        .random = random,
+                        .verbose = getenv("TEST_VERBOSE"),
+                        .size_most = MODEL_SIZE_MAX};
     struct model_node *root = &m->nodes[0];
     *root = (struct model_node){.used = true, .ino = VOLUME_ROOT, .mode = S_IFDIR | 0755};
     root->nlink = 2;
@@ -113,17 +135,28 @@ uint64_t model_hash(const char *text)
 
 static uint64_t hash_bytes(const uint8_t *data, size_t len)
 {
-    uint64_t hash = len;
-    for (size_t i = 0; i < len; i++)
-        hash = (hash ^ data[i]) * 0x100000001b3;
+    uint64_t hash = len, word = 0;
+    for (size_t i = 0; i < len; i += sizeof word) {
+        memcpy(&word, data + i, len - i < sizeof word ? len - i : sizeof word);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+        hash ^= hash >> 29;
+    }
     return hash;
 }
 
 static void print_line(FILE *out, const char *path, uint32_t mode, uint32_t uid, unsigned nlink,
-                       const uint8_t *data, size_t size)
+                       uint64_t hash, size_t size)
 {
-    fprintf(out, "%s %o %u %u %zu %llx", path, mode, uid, nlink, size,
-            (unsigned long long)(data ? hash_bytes(data, size) : 0));
+    fprintf(out, "%s %o %u %u %zu %llx", path, mode, uid, nlink, size, (unsigned long long)hash);
+}
+
+static uint64_t hash_node(const struct model_node *n, bool old)
+{
+    if (!n->data)
+        return 0;
+    if (old)
+        return n->old_hash ? n->old_hash : hash_bytes(n->old_data, n->old_size);
+    return n->hash ? n->hash : hash_bytes(n->data, n->size);
 }
 
 static int compare_names(const void *a, const void *b)
@@ -135,11 +168,11 @@ static int compare_names(const void *a, const void *b)
 static void print_node(const struct model *m, FILE *out, int node, const char *path, bool logged)
 {
     const struct model_node *n = &m->nodes[node];
-    bool old = logged && n->held;
+    bool old = logged && n->old_data;
     size_t size = old ? n->old_size : n->size;
     if (S_ISDIR(n->mode))
         size = (size_t)model_count_names(m, node, false) * DIRENT_SIZE;
-    print_line(out, path, n->mode, n->uid, n->nlink, old ? n->old_data : n->data, size);
+    print_line(out, path, n->mode, n->uid, n->nlink, hash_node(n, old), size);
     for (int k = 0; k < MODEL_XATTRS; k++) {
         if (n->xattrs[k] >= 0)
             fprintf(out, " %s=%d", model_xattrs[k], n->xattrs[k]);
@@ -211,8 +244,8 @@ static int print_contents(struct volume *v, FILE *out, const struct volume_attr 
     bool has_data = S_ISREG(attr->mode) || S_ISLNK(attr->mode);
     if (has_data && n >= 0 && (uint64_t)n != attr->size)
         fprintf(out, "(read %zd of %llu) ", n, (unsigned long long)attr->size);
-    print_line(out, path, attr->mode, attr->uid, attr->nlink, has_data ? data : NULL,
-               (size_t)attr->size);
+    print_line(out, path, attr->mode, attr->uid, attr->nlink,
+               has_data && n >= 0 ? hash_bytes(data, (size_t)n) : 0, (size_t)attr->size);
     for (int k = 0; n >= 0 && k < MODEL_XATTRS; k++) {
         ssize_t len =
             volume_getxattr(v, attr->ino, fixture_text(model_xattrs[k]), data, MODEL_SIZE_MAX);
@@ -282,6 +315,11 @@ void model_remember(struct model *m)
 {
     if (!m->keep_history)
         return;
+    for (int i = 0; i < MODEL_NODES; i++) {
+        struct model_node *n = &m->nodes[i];
+        if (n->used && n->data && !n->hash)
+            n->hash = hash_bytes(n->data, n->size);
+    }
     if (m->history_count == m->history_capacity) {
         m->history_capacity = m->history_capacity ? m->history_capacity * 2 : 256;
         m->history = realloc(m->history, m->history_capacity * sizeof *m->history);
@@ -289,13 +327,16 @@ void model_remember(struct model *m)
             abort();
     }
     char *text = model_text(m, true);
-    m->history[m->history_count++] = model_hash(text);
+    uint64_t hash = model_hash(text);
+    if (m->history_count == 0 || m->history[m->history_count - 1] != hash)
+        m->history[m->history_count++] = hash;
     free(text);
 }
 
 void model_keep_history(struct model *m)
 {
     m->keep_history = true;
+    m->history_count = m->synced = m->done = 0;
     model_remember(m);
 }
 
@@ -306,7 +347,7 @@ void model_flush_held(struct model *m)
         struct model_node *first = NULL;
         for (int i = 0; i < MODEL_NODES; i++) {
             struct model_node *n = &m->nodes[i];
-            if (n->held && (!first || n->held < first->held))
+            if (n->held && !n->staged && (!first || n->held < first->held))
                 first = n;
         }
         if (!first)

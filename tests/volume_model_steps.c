@@ -9,7 +9,9 @@
 
 #define T fixture_text
 
-static int verdict(struct model *m, const char *what, int expected, ssize_t got)
+#define verdict model_verdict
+
+int model_verdict(struct model *m, const char *what, int expected, ssize_t got)
 {
     if (m->verbose)
         printf("%s: %zd\n", what, got);
@@ -98,6 +100,8 @@ static int step_make(struct model *m)
             m->nodes[node].lookups = 1;
         else
             volume_forget(m->fixture->volume, attr.ino, 1);
+        if (m->nodes[node].lookups && S_ISREG(new.mode) && below(m, 2))
+            return model_created(m, node);
     }
     return verdict(m, "make", expected, got);
 }
@@ -138,7 +142,7 @@ static int step_lookup(struct model *m)
 static int step_forget(struct model *m)
 {
     int node = pick(m, 0);
-    if (m->nodes[node].lookups)
+    if (m->nodes[node].lookups && !m->nodes[node].writers)
         forget(m, node, m->nodes[node].lookups);
     return 0;
 }
@@ -245,6 +249,10 @@ static void apply_rename(struct model *m, struct model_name *from, int to_dir, c
                          struct model_name *to, unsigned flags)
 {
     int from_dir = from->dir, moved = from->node, other = to ? to->node : -1;
+    if (to) {
+        model_commit(&m->nodes[moved]);
+        model_commit(&m->nodes[other]);
+    }
     move_node(m, moved, from_dir, to_dir);
     if (flags & VOLUME_EXCHANGE) {
         move_node(m, other, to_dir, from_dir);
@@ -289,7 +297,7 @@ static size_t pick_offset(struct model *m, const struct model_node *n)
     case 0:
         return n->size;
     case 1:
-        return (size_t)below(m, MODEL_SIZE_MAX);
+        return (size_t)below(m, m->size_most);
     case 2:
         return (size_t)below(m, 3) * KEYS_WINDOW;
     default:
@@ -300,7 +308,8 @@ static size_t pick_offset(struct model *m, const struct model_node *n)
 static size_t pick_length(struct model *m)
 {
     static const size_t limits[] = {20, 200, 5000, 70000, MODEL_SIZE_MAX};
-    return 1 + (size_t)below(m, limits[below(m, 5)]);
+    size_t limit = limits[below(m, 5)];
+    return 1 + (size_t)below(m, limit < m->size_most ? limit : m->size_most);
 }
 
 static int step_write(struct model *m)
@@ -310,13 +319,14 @@ static int step_write(struct model *m)
     if (node == 0)
         return 0;
     size_t offset = pick_offset(m, n), len = pick_length(m);
-    if (offset >= MODEL_SIZE_MAX)
+    if (offset >= m->size_most)
         return 0;
-    if (len > MODEL_SIZE_MAX - offset)
-        len = MODEL_SIZE_MAX - offset;
+    if (len > m->size_most - offset)
+        len = m->size_most - offset;
     uint8_t first = (uint8_t)below(m, 256);
     for (size_t i = 0; i < len; i++)
         n->data[offset + i] = (uint8_t)(first + i * 31 + i / 251);
+    n->hash = 0;
     if (offset + len > n->size)
         n->size = offset + len;
     model_drop_held(n);
@@ -348,6 +358,7 @@ static void resize(struct model_node *n, size_t size)
     if (size < n->size)
         memset(n->data + size, 0, n->size - size);
     n->size = size;
+    n->hash = 0;
 }
 
 static int step_truncate(struct model *m)
@@ -357,17 +368,16 @@ static int step_truncate(struct model *m)
     if (node == 0)
         return 0;
     size_t size = below(m, 2) ? 0 : pick_offset(m, n);
-    if (size == 0 && !n->held) {
-        n->old_data = malloc(MODEL_SIZE_MAX);
-        if (!n->old_data)
-            abort();
-        memcpy(n->old_data, n->data, MODEL_SIZE_MAX);
-        n->old_size = n->size;
-    }
+    if (size > m->size_most)
+        size = m->size_most;
+    if (size)
+        model_drop_held(n);
+    else
+        model_keep_old(n);
+    if (size == 0 && n->writers)
+        n->staged = true;
     if (size == 0)
         n->held = ++m->held_count; /* held anew, so the youngest */
-    else
-        model_drop_held(n);
     resize(n, size);
     model_remember(m);
     struct volume_attr attr = {.size = size};
@@ -398,18 +408,19 @@ static int step_fallocate(struct model *m)
     if (node == 0)
         return 0;
     size_t offset = pick_offset(m, n), len = pick_length(m);
-    if (offset >= MODEL_SIZE_MAX)
+    if (offset >= m->size_most)
         return 0;
-    if (len > MODEL_SIZE_MAX - offset)
-        len = MODEL_SIZE_MAX - offset;
+    if (len > m->size_most - offset)
+        len = m->size_most - offset;
     model_drop_held(n);
     if (mode && offset < n->size) {
         size_t end = offset + len < n->size ? offset + len : n->size;
         memset(n->data + offset, 0, end - offset);
+        n->hash = 0;
         model_remember(m);
     }
     if (!(mode & FALLOC_FL_KEEP_SIZE) && offset + len > n->size)
-        n->size = offset + len;
+        resize(n, offset + len);
     model_remember(m);
     int got = volume_fallocate(m->fixture->volume, n->ino, mode, offset, len);
     return verdict(m, "fallocate", 0, got);
@@ -527,7 +538,8 @@ static int step_put(struct model *m)
         size_t len = pick_length(m);
         resize(n, len);
         random_fill(&m->random, n->data, len);
-        model_drop_held(n);
+        n->hash = 0;
+        model_commit(n);
         model_remember(m);
         source.node = n;
     }
@@ -558,30 +570,11 @@ static int step_compact(struct model *m)
     return verdict(m, "compact", 0, keg_compact(m->fixture->keg, NULL, NULL));
 }
 
-/* The process dies: what is held is lost, and so are the unlinked files. */
-static int step_crash(struct model *m)
+/* What is held is logged already, or lost. */
+static int reopen(struct model *m)
 {
-    struct volume *v = m->fixture->volume;
-    for (int i = 0; i < 2; i++) {
-        while (v->held[i].first)
-            inodes_logged(v, v->held[i].first->inode.ino);
-    }
     for (int i = 0; i < MODEL_NODES; i++) {
-        struct model_node *n = &m->nodes[i];
-        if (!n->held)
-            continue;
-        memcpy(n->data, n->old_data, MODEL_SIZE_MAX);
-        n->size = n->old_size;
-        model_drop_held(n);
-    }
-    return model_reopen(m);
-}
-
-int model_reopen(struct model *m)
-{
-    model_flush_held(m);
-    for (int i = 0; i < MODEL_NODES; i++) {
-        m->nodes[i].lookups = 0;
+        m->nodes[i].lookups = m->nodes[i].writers = 0;
         if (m->nodes[i].used)
             model_unuse(m, i);
     }
@@ -595,7 +588,36 @@ int model_reopen(struct model *m)
     return result ? result : model_compare(m);
 }
 
-int model_step(struct model *m)
+/* The process dies: what is held is lost, and so are the unlinked files. */
+static int step_crash(struct model *m)
+{
+    struct volume *v = m->fixture->volume;
+    for (int i = 0; i < HELD_KINDS; i++) {
+        while (v->held[i].first)
+            inodes_logged(v, v->held[i].first->inode.ino);
+    }
+    for (int i = 0; i < MODEL_NODES; i++) {
+        struct model_node *n = &m->nodes[i];
+        if (!n->held)
+            continue;
+        memcpy(n->data, n->old_data, MODEL_SIZE_MAX);
+        n->size = n->old_size;
+        n->hash = 0;
+        model_commit(n);
+    }
+    return reopen(m);
+}
+
+int model_reopen(struct model *m)
+{
+    int result = model_close_writers(m);
+    if (result)
+        return result;
+    model_flush_held(m);
+    return reopen(m);
+}
+
+static int any_step(struct model *m)
 {
     static const struct {
         int (*step)(struct model *m);
@@ -604,7 +626,7 @@ int model_step(struct model *m)
         {step_make, 14},    {step_lookup, 6},  {step_forget, 6},    {step_link, 4},
         {step_remove, 12},  {step_rename, 10}, {step_write, 20},    {step_read, 10},
         {step_truncate, 8}, {step_setattr, 4}, {step_fallocate, 4}, {step_seek, 4},
-        {step_xattr, 6},    {step_put, 3},     {step_sync, 1},
+        {step_xattr, 6},    {step_put, 3},     {step_sync, 1},      {model_step_writer, 10},
     };
     if (below(m, 400) == 0)
         return model_reopen(m);
@@ -621,4 +643,12 @@ int model_step(struct model *m)
             return steps[i].step(m);
         at -= steps[i].weight;
     }
+}
+
+int model_step(struct model *m)
+{
+    int result = any_step(m);
+    if (!result && m->keep_history)
+        m->done = m->history_count - 1;
+    return result;
 }
