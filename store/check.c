@@ -79,7 +79,7 @@ static int check_frame(struct check *check, const struct segment *segment, struc
 static int check_frames(struct check *check, const struct segment *segment, struct scan *scan,
                         bool sealed)
 {
-    uint64_t at = FORMAT_SEGMENT_SIZE, start = check->done;
+    uint64_t at = FORMAT_SEGMENT_SIZE, start = check->done, records = 0;
     enum scan_found found;
     struct format_frame frame;
     int err;
@@ -89,6 +89,7 @@ static int check_frames(struct check *check, const struct segment *segment, stru
         if (err || found == SCAN_END || found == SCAN_FOOTER)
             break;
         if (found == SCAN_FRAME) {
+            records += scan->frame.count;
             err = check_frame(check, segment, scan);
             at = scan_next(scan);
         } else {
@@ -106,6 +107,8 @@ static int check_frames(struct check *check, const struct segment *segment, stru
         err = 0;
     } else if (!err && sealed && (found != SCAN_FOOTER || at + FORMAT_FOOTER_SIZE != scan->end)) {
         report(check, segment, at, no_key, false, "the footer of a sealed segment is missing");
+    } else if (!err && sealed && scan->footer.records != records) {
+        report(check, segment, at, no_key, false, "the footer counts other records than there are");
     }
     check->done = start + scan->end;
     return err;
@@ -223,8 +226,8 @@ static int check_value(struct check *check, const struct keg_entry *entry)
     uint8_t *buf;
     ssize_t n;
 
-    if (!segment || entry->value_len == 0)
-        return 0;
+    if (!segment || entry->value_len == 0 || entry->offset == 0)
+        return 0; /* offset 0: known to be lost, and repaired */
     buf = malloc(entry->value_len);
     if (!buf)
         return -ENOMEM;

@@ -248,7 +248,8 @@ static uint64_t place_group(struct keg *keg, struct waiter *leader, struct waite
 static void forget_old(struct keg *keg, size_t key_len, size_t meta_len,
                        const struct index_place *old)
 {
-    uint64_t cost = format_record_cost(key_len, meta_len, old->value_len, false);
+    uint64_t cost = format_record_cost(key_len, meta_len, old->value_len,
+                                       index_is_lost(old) ? FORMAT_LOST : FORMAT_PUT);
 
     keg->slots[old->slot]->live_bytes -= cost;
     keg->live_bytes -= cost;
@@ -282,7 +283,7 @@ static void apply_frame(struct keg *keg, const struct frame *frame, uint64_t off
         value_at += format_stored_len(record.value_len);
         if (index_put(keg->index, record.key, &place, record.meta, &old, &old_meta) == 1)
             forget_old(keg, record.key.len, old_meta, &old);
-        cost = format_record_cost(record.key.len, record.meta.len, record.value_len, false);
+        cost = format_record_cost(record.key.len, record.meta.len, record.value_len, FORMAT_PUT);
         active->live_bytes += cost;
         keg->live_bytes += cost;
     }

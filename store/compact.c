@@ -81,7 +81,7 @@ static int copy_record(struct run *run, struct output *output, const struct merg
     struct keg_file *file;
     int err;
 
-    if (input->entry.type == FORMAT_TOMBSTONE)
+    if (input->entry.type != FORMAT_PUT)
         return output_add(output, &input->entry, NULL);
     err = segment_file(run->keg, input->segment, &file);
     if (!err) {
@@ -185,10 +185,10 @@ static void repoint(struct run *run, struct segment *to, const struct hint_entry
     struct keg_bytes meta;
     uint64_t cost;
 
-    if (entry->type != FORMAT_PUT || index_get(keg->index, entry->key, &place, &meta) ||
+    if (entry->type == FORMAT_TOMBSTONE || index_get(keg->index, entry->key, &place, &meta) ||
         place.sequence != entry->sequence)
         return;
-    cost = format_record_cost(entry->key.len, meta.len, place.value_len, false);
+    cost = format_record_cost(entry->key.len, meta.len, place.value_len, entry->type);
     from = keg->slots[place.slot];
     if (index_move(keg->index, entry->key, to->slot, entry->offset))
         return;

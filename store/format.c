@@ -195,42 +195,46 @@ uint32_t format_stored_len(uint32_t value_len)
     return value_len > KEG_BLOCK ? value_len + CRC_SIZE * blocks_of(value_len) : value_len;
 }
 
-/* What follows the delta in the head of a put: the value's length and CRC. */
-static size_t value_part_size(bool tombstone, uint32_t value_len)
+/* What follows the delta: the length of a value, and the CRC of one that is there. */
+static size_t value_part_size(enum format_type type, uint32_t value_len)
 {
-    return tombstone ? 0 : format_varint_size(value_len) + (value_len ? CRC_SIZE : 0);
+    bool crc = type == FORMAT_PUT && value_len;
+
+    return type == FORMAT_TOMBSTONE ? 0 : format_varint_size(value_len) + (crc ? CRC_SIZE : 0);
 }
 
 size_t format_record_size(const struct format_record *record, uint64_t base)
 {
-    bool tombstone = record->type == FORMAT_TOMBSTONE;
     return HEAD_FIXED + format_varint_size(record->sequence - base) +
-           value_part_size(tombstone, record->value_len) + record->key.len +
-           (tombstone ? 0 : record->meta.len);
+           value_part_size(record->type, record->value_len) + record->key.len +
+           (record->type == FORMAT_TOMBSTONE ? 0 : record->meta.len);
 }
 
-uint64_t format_record_cost(size_t key_len, size_t meta_len, uint32_t value_len, bool tombstone)
+uint64_t format_record_cost(size_t key_len, size_t meta_len, uint32_t value_len,
+                            enum format_type type)
 {
-    uint64_t head = HEAD_FIXED + 1 + value_part_size(tombstone, value_len) + key_len;
-    return tombstone ? head : head + meta_len + format_stored_len(value_len);
+    uint64_t head = HEAD_FIXED + 1 + value_part_size(type, value_len) + key_len;
+
+    if (type == FORMAT_TOMBSTONE)
+        return head;
+    return head + meta_len + (type == FORMAT_PUT ? format_stored_len(value_len) : 0);
 }
 
 size_t format_record_encode(uint8_t *out, const struct format_record *record, uint64_t base)
 {
-    bool put = record->type == FORMAT_PUT;
-    size_t meta_len = put ? record->meta.len : 0, len = HEAD_FIXED;
+    bool tombstone = record->type == FORMAT_TOMBSTONE;
+    size_t meta_len = tombstone ? 0 : record->meta.len, len = HEAD_FIXED;
 
     out[0] = (uint8_t)record->type;
     out[1] = (uint8_t)meta_len;
     out[2] = (uint8_t)record->key.len;
     out[3] = (uint8_t)(record->key.len >> 8);
     len += format_varint_put(out + len, record->sequence - base);
-    if (put) {
+    if (!tombstone)
         len += format_varint_put(out + len, record->value_len);
-        if (record->value_len) {
-            format_put32(out + len, record->crc);
-            len += CRC_SIZE;
-        }
+    if (record->type == FORMAT_PUT && record->value_len) {
+        format_put32(out + len, record->crc);
+        len += CRC_SIZE;
     }
     memcpy(out + len, record->key.data, record->key.len);
     len += record->key.len;
@@ -248,6 +252,8 @@ static int value_part_decode(const uint8_t *in, size_t len, size_t *at,
     if (format_varint_get(in, len, at, KEG_VALUE_MAX, &value_len))
         return -EBADMSG;
     record->value_len = (uint32_t)value_len;
+    if (record->type == FORMAT_LOST)
+        return value_len ? 0 : -EBADMSG;
     if (value_len == 0)
         return 0;
     if (len - *at < CRC_SIZE)
@@ -275,7 +281,7 @@ int format_record_decode(const uint8_t *heads, size_t heads_len, size_t *at, uin
     if (format_varint_get(heads, heads_len, &p, UINT64_MAX - base, &delta))
         return -EBADMSG;
     *record = (struct format_record){.type = (enum format_type)type, .sequence = base + delta};
-    if (type == FORMAT_PUT && value_part_decode(heads, heads_len, &p, record))
+    if (type != FORMAT_TOMBSTONE && value_part_decode(heads, heads_len, &p, record))
         return -EBADMSG;
     if (heads_len - p < key_len + meta_len)
         return -EBADMSG;

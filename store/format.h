@@ -47,16 +47,21 @@ struct format_frame {
                            than the frame's own offset */
 };
 
-enum format_type { FORMAT_PUT = 1, FORMAT_TOMBSTONE = 2 };
+enum format_type {
+    FORMAT_PUT = 1,
+    FORMAT_TOMBSTONE = 2,
+    FORMAT_LOST = 3, /* a put whose value is known to be lost; only a repair writes it */
+};
 
 /*
  * A record head. A value of up to KEG_BLOCK bytes is stored as it is, and crc is its CRC (0 when
  * empty). A longer one is stored as a list of one CRC for each KEG_BLOCK bytes of it and then the
- * bytes, and crc is the CRC of the list. A tombstone has neither meta nor value.
+ * bytes, and crc is the CRC of the list. A tombstone has neither meta nor value. A lost record has
+ * the meta and the length of its value, and nothing is stored of it.
  */
 struct format_record {
     enum format_type type;
-    uint32_t value_len; /* bytes of the value, without the list */
+    uint32_t value_len; /* bytes of the value, without the list; of a lost one at least 1 */
     uint32_t crc;
     uint64_t sequence;
     struct keg_bytes key, meta; /* decoded ones point into the heads */
@@ -96,7 +101,8 @@ uint32_t format_stored_len(uint32_t value_len);
 /* Bytes of the head, with `base` the frame's sequence. */
 size_t format_record_size(const struct format_record *record, uint64_t base);
 /* What counts as live bytes: head (with a sequence delta of 0) and stored value. */
-uint64_t format_record_cost(size_t key_len, size_t meta_len, uint32_t value_len, bool tombstone);
+uint64_t format_record_cost(size_t key_len, size_t meta_len, uint32_t value_len,
+                            enum format_type type);
 /* Returns the bytes written, format_record_size of them. sequence >= base. */
 size_t format_record_encode(uint8_t *out, const struct format_record *record, uint64_t base);
 /* Decodes the head at *at of heads_len bytes and moves *at behind it. */
@@ -134,7 +140,7 @@ static inline bool format_kind_valid(uint32_t kind)
 
 static inline bool format_type_valid(uint8_t type)
 {
-    return type == FORMAT_PUT || type == FORMAT_TOMBSTONE;
+    return type >= FORMAT_PUT && type <= FORMAT_LOST;
 }
 
 /* Little-endian numbers. */

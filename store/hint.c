@@ -134,28 +134,29 @@ static size_t entry_size(const struct hint_entry *entry, size_t shared)
                   format_varint_size(entry->sequence) + suffix;
 
     if (entry->type == FORMAT_PUT)
-        size += format_varint_size(entry->offset) + format_varint_size(entry->value_len) +
-                (entry->value_len ? CRC_SIZE : 0) + entry->meta.len;
+        size += format_varint_size(entry->offset) + (entry->value_len ? CRC_SIZE : 0);
+    if (entry->type != FORMAT_TOMBSTONE)
+        size += format_varint_size(entry->value_len) + entry->meta.len;
     return size;
 }
 
 static void entry_encode(uint8_t *out, const struct hint_entry *entry, size_t shared)
 {
-    bool put = entry->type == FORMAT_PUT;
-    size_t suffix = entry->key.len - shared, meta_len = put ? entry->meta.len : 0;
+    bool put = entry->type == FORMAT_PUT, tombstone = entry->type == FORMAT_TOMBSTONE;
+    size_t suffix = entry->key.len - shared, meta_len = tombstone ? 0 : entry->meta.len;
 
     out += format_varint_put(out, shared);
     out += format_varint_put(out, suffix);
     *out++ = (uint8_t)entry->type;
     *out++ = (uint8_t)meta_len;
     out += format_varint_put(out, entry->sequence);
-    if (put) {
+    if (put)
         out += format_varint_put(out, entry->offset);
+    if (!tombstone)
         out += format_varint_put(out, entry->value_len);
-        if (entry->value_len) {
-            format_put32(out, entry->crc);
-            out += CRC_SIZE;
-        }
+    if (put && entry->value_len) {
+        format_put32(out, entry->crc);
+        out += CRC_SIZE;
     }
     memcpy(out, (const uint8_t *)entry->key.data + shared, suffix);
     if (meta_len)
@@ -202,15 +203,19 @@ int hint_cursor_init(struct hint_cursor *cursor, const uint8_t *bytes, size_t le
     return 0;
 }
 
-/* Place, length and CRC of a put's value, at *at. */
+/* Place, length and CRC of a put's value, at *at; of a lost one the length alone. */
 static int value_part_decode(const struct hint_cursor *cursor, size_t *at, struct hint_entry *entry)
 {
+    bool put = entry->type == FORMAT_PUT;
     uint64_t value_len;
 
-    if (format_varint_get(cursor->bytes, cursor->len, at, (uint64_t)INT64_MAX, &entry->offset) ||
+    if ((put &&
+         format_varint_get(cursor->bytes, cursor->len, at, (uint64_t)INT64_MAX, &entry->offset)) ||
         format_varint_get(cursor->bytes, cursor->len, at, KEG_VALUE_MAX, &value_len))
         return -EBADMSG;
     entry->value_len = (uint32_t)value_len;
+    if (!put)
+        return value_len ? 0 : -EBADMSG;
     if (value_len == 0)
         return 0;
     if (cursor->len - *at < CRC_SIZE)
@@ -247,7 +252,7 @@ int hint_cursor_next(struct hint_cursor *cursor, struct hint_entry *entry)
     *entry = (struct hint_entry){.type = (enum format_type)type};
     if (format_varint_get(in, len, &at, UINT64_MAX, &entry->sequence) || entry->sequence == 0)
         return -EBADMSG;
-    if (type == FORMAT_PUT && value_part_decode(cursor, &at, entry))
+    if (type != FORMAT_TOMBSTONE && value_part_decode(cursor, &at, entry))
         return -EBADMSG;
     if (len - at < suffix_len + meta_len || !key_follows(cursor, shared, in + at, suffix_len))
         return -EBADMSG;

@@ -45,7 +45,7 @@ struct hint_entry {
     uint32_t value_len;
     uint32_t crc;
     uint64_t sequence;
-    uint64_t offset; /* of the stored value in the segment; for a tombstone 0 */
+    uint64_t offset; /* of the stored value in the segment; 0 for one that is not a put */
     struct keg_bytes key, meta;
 };
 

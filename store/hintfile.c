@@ -409,7 +409,7 @@ static bool entry_fits(const struct hintfile_reader *reader, const struct hint_e
 
     if (entry->sequence < info->first_sequence || entry->sequence > info->last_sequence)
         return false;
-    return entry->type == FORMAT_TOMBSTONE ||
+    return entry->type != FORMAT_PUT ||
            (entry->offset >= FORMAT_SEGMENT_SIZE + FORMAT_FRAME_SIZE &&
             entry->offset <= info->length && info->length - entry->offset >= stored);
 }

@@ -15,12 +15,19 @@ struct index;
 
 struct index_place {
     uint64_t sequence;
-    uint64_t offset;    /* of the stored value in the segment; below 2^32, as segments are */
+    uint64_t offset;    /* of the stored value in the segment; below 2^32, as segments are; 0: there
+                           is none stored, and if value_len is not 0, it is lost */
     uint32_t slot;      /* of the segment in the store's table */
     uint32_t value_len; /* bytes */
     uint32_t crc;
     bool tombstone; /* only while the index is being loaded */
 };
+
+/* The value is known to be lost (FORMAT_LOST). */
+static inline bool index_is_lost(const struct index_place *place)
+{
+    return place->offset == 0 && place->value_len && !place->tombstone;
+}
 
 KEG_CHECKED int index_new(struct index **out); /* -ENOMEM */
 void index_free(struct index *index);          /* NULL is allowed */

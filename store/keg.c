@@ -170,7 +170,7 @@ static int choose_segment_size(struct keg *keg, uint64_t wanted)
     return 0;
 }
 
-int keg_open(struct keg_env *env, const struct keg_options *options, struct keg **out)
+int keg_begin(struct keg_env *env, const struct keg_options *options, struct keg **out)
 {
     struct keg *keg = calloc(1, sizeof *keg);
     int err;
@@ -180,6 +180,7 @@ int keg_open(struct keg_env *env, const struct keg_options *options, struct keg 
     init_locks(keg);
     keg->env = env;
     keg->flags = options->flags;
+    keg->salvage = options->flags & STORE_SALVAGE;
     keg->log = options->log;
     keg->log_arg = options->log_arg;
     keg->sync_interval_ms = options->sync_interval_ms ? options->sync_interval_ms : 1000;
@@ -190,18 +191,35 @@ int keg_open(struct keg_env *env, const struct keg_options *options, struct keg 
         err = recover_look(keg);
     if (!err)
         err = take_lock(keg, options);
-    if (err) {
+    if (err)
         free_keg(keg);
+    else
+        *out = keg;
+    return err;
+}
+
+void keg_end(struct keg *keg)
+{
+    struct keg_env *env = keg->env;
+
+    free_keg(keg);
+    env_unlock(env);
+}
+
+int keg_open(struct keg_env *env, const struct keg_options *options, struct keg **out)
+{
+    struct keg *keg;
+    int err = keg_begin(env, options, &keg);
+
+    if (err)
         return err;
-    }
     err = recover_store(keg);
     if (!err)
         err = tender_start(keg);
     if (err) {
         if (!atomic_load(&keg->said_error))
             keg_say(keg, KEG_LOG_ERROR, "cannot open the store: %s", strerror(-err));
-        free_keg(keg);
-        env_unlock(env);
+        keg_end(keg);
         return err;
     }
     *out = keg;
@@ -210,12 +228,10 @@ int keg_open(struct keg_env *env, const struct keg_options *options, struct keg 
 
 int keg_close(struct keg *keg)
 {
-    struct keg_env *env;
     int err = 0, hint;
 
     if (!keg)
         return 0;
-    env = keg->env;
     tender_stop(keg);
     if (atomic_load(&keg->poisoned))
         err = -EIO;
@@ -226,8 +242,7 @@ int keg_close(struct keg *keg)
             hint = hints_sealed(keg);
         err = err ? err : hint;
     }
-    free_keg(keg);
-    env_unlock(env);
+    keg_end(keg);
     return err;
 }
 

@@ -165,7 +165,8 @@ KEG_CHECKED int keg_sync(struct keg *keg);
 struct keg_info {
     uint64_t sequence;  /* of the record that is the key's newest */
     uint64_t segment;   /* where it lies */
-    uint64_t offset;    /* of the value's bytes in the segment */
+    uint64_t offset;    /* of the value's bytes in the segment; 0 with a value_len that is not:
+                           keg_repair found it lost, and reading it gives -EBADMSG */
     uint32_t value_len; /* bytes */
     uint8_t meta_len;
     uint8_t meta[KEG_META_MAX];
@@ -251,6 +252,43 @@ struct keg_segment_info {
 KEG_CHECKED int keg_segments(struct keg *keg,
                              int (*fn)(void *arg, const struct keg_segment_info *segment),
                              void *arg);
+
+/*
+ * What keg_repair has to say. key is empty where it says nothing; all pointers are valid during the
+ * call only.
+ */
+enum keg_loss_kind {
+    KEG_LOSS_VALUE,   /* a live key's value is lost: the key stays, to read it is -EBADMSG */
+    KEG_LOSS_RECORDS, /* records are lost, and nothing says of which keys */
+    KEG_LOSS_DOUBT,   /* a live key whose newer value, or deletion, may be among the lost records */
+    KEG_LOSS_NOTE,    /* nothing is lost: what was damaged, or done */
+};
+struct keg_loss {
+    enum keg_loss_kind kind;
+    struct keg_bytes key; /* of a value, a doubt */
+    uint64_t segment;     /* 0: none in particular */
+    uint64_t offset, len; /* bytes of the segment that are lost */
+    /* Of lost records: their sequences lie in first..last (last may be UINT64_MAX: not known), and
+     * their keys, where `before` is not empty, between `after` and `before`. */
+    uint64_t first_sequence, last_sequence;
+    struct keg_bytes after, before;
+    const char *text; /* in words, without a newline */
+};
+typedef void keg_loss_fn(void *arg, const struct keg_loss *loss);
+
+/*
+ * Makes a sound store of what is left of a damaged one that nobody has open, and tells lost (may be
+ * NULL) what is not. Every segment is read and verified. Those without damage stay as they are; of
+ * the others, all that is whole is copied to new segments, and they are renamed: NNNNNNNN.data to
+ * NNNNNNNN.data.damaged, its hint likewise, so that nothing of a damaged original is changed or
+ * removed. It can be cut off at any point, cancelled, and done again. Room is needed for the copies
+ * (-ENOSPC changes nothing). store/DESIGN.md says what is kept of a key when records are lost.
+ * options: flags are not looked at.
+ * 1: repaired; 0: there was nothing to repair; errors as keg_open and keg_compact; -EBADMSG:
+ * nothing there is of any store.
+ */
+KEG_CHECKED int keg_repair(struct keg_env *env, const struct keg_options *options,
+                           keg_loss_fn *lost, keg_progress_fn *progress, void *arg);
 
 /*
  * One finding of keg_check. key is empty when the damage has no key (a head, a hint, a file); key

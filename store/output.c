@@ -248,7 +248,7 @@ int output_add(struct output *output, const struct hint_entry *entry, struct keg
     mine->meta = keep(output, entry->meta);
     output->values_len += stored;
     if (entry->type == FORMAT_TOMBSTONE)
-        output->segment->held += format_record_cost(entry->key.len, 0, 0, true);
+        output->segment->held += format_record_cost(entry->key.len, 0, 0, FORMAT_TOMBSTONE);
     return 0;
 }
 

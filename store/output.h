@@ -34,8 +34,9 @@ struct output {
 
 KEG_CHECKED int output_init(struct output *output, struct keg *keg);
 
-/* Adds a record. from (NULL for a tombstone): the file that holds its value, at entry->offset. A
- * value that fails its CRC is copied as it is. An error leaves nothing to do but output_abandon. */
+/* Adds a record. from (NULL for one that is not a put): the file that holds its value, at
+ * entry->offset. A value that fails its CRC is copied as it is. An error leaves nothing to do but
+ * output_abandon. */
 KEG_CHECKED int output_add(struct output *output, const struct hint_entry *entry,
                            struct keg_file *from);
 

@@ -4,6 +4,7 @@
  * segment there, and reads and verifies with no lock held: compaction may repoint the key
  * meanwhile, but the segment's file stays until the reference is given back.
  */
+#include "read.h"
 #include "crc.h"
 #include "scan.h"
 #include "segment.h"
@@ -103,6 +104,13 @@ static int read_value(const struct source *source, uint32_t offset, uint8_t *buf
     return read_part(source, place->offset, place->value_len, place->crc, offset, buf, len);
 }
 
+int read_whole(struct keg_file *file, const struct index_place *place, void *buf)
+{
+    struct source source = {.file = file, .place = *place};
+
+    return read_value(&source, 0, buf, place->value_len);
+}
+
 /* The place of key, with a reference to its segment. */
 static int find(struct keg *keg, struct keg_bytes key, struct index_place *place,
                 struct segment **segment)
@@ -131,7 +139,9 @@ ssize_t keg_read(struct keg *keg, struct keg_bytes key, uint32_t offset, void *b
         len = 0;
     else if (len > source.place.value_len - offset)
         len = source.place.value_len - offset;
-    if (len) {
+    if (len && index_is_lost(&source.place)) {
+        err = -EBADMSG;
+    } else if (len) {
         err = segment_file(keg, segment, &source.file);
         if (!err) {
             err = read_value(&source, offset, buf, len);
@@ -141,9 +151,14 @@ ssize_t keg_read(struct keg *keg, struct keg_bytes key, uint32_t offset, void *b
         }
     }
     if (err == -EBADMSG) {
-        keg_say(keg, KEG_LOG_ERROR,
-                "%08" PRIu64 ".data: a damaged value of %" PRIu32 " bytes at offset %" PRIu64,
-                segment->id, source.place.value_len, source.place.offset);
+        if (index_is_lost(&source.place))
+            keg_say(keg, KEG_LOG_ERROR,
+                    "%08" PRIu64 ".data: a value of %" PRIu32 " bytes was lost before a repair",
+                    segment->id, source.place.value_len);
+        else
+            keg_say(keg, KEG_LOG_ERROR,
+                    "%08" PRIu64 ".data: a damaged value of %" PRIu32 " bytes at offset %" PRIu64,
+                    segment->id, source.place.value_len, source.place.offset);
         atomic_fetch_add(&keg->counters.damaged_reads, 1);
     }
     segment_unref(keg, segment);

@@ -15,6 +15,7 @@
 #include "recover.h"
 #include "hintfile.h"
 #include "manifest.h"
+#include "repair.h"
 #include "roll.h"
 #include "scan.h"
 #include "segment.h"
@@ -134,6 +135,16 @@ static void say_damage(struct keg *keg, const struct segment *segment, uint64_t 
                      name, offset);
 }
 
+/* Whether a sealed segment ends as it should, with a footer that has counted the same. */
+static bool closes(const struct segment *segment, const struct scan *scan, enum scan_found found,
+                   uint64_t at)
+{
+    return found == SCAN_FOOTER && at + FORMAT_FOOTER_SIZE == scan->end &&
+           scan->footer.records == segment->records &&
+           scan->footer.first_sequence == segment->first_sequence &&
+           scan->footer.last_sequence == segment->last_sequence;
+}
+
 /* Heads from `from` on, as far as the segment counts as sealed. Damage is stepped over. */
 static int load_heads(struct keg *keg, struct segment *segment, struct keg_file *file,
                       uint64_t from, uint64_t end)
@@ -147,7 +158,10 @@ static int load_heads(struct keg *keg, struct segment *segment, struct keg_file 
 
     if (err)
         return err;
-    scan.last_sequence = segment->kind == FORMAT_LOG ? segment->last_sequence : 0;
+    if (segment->kind == FORMAT_LOG)
+        scan.last_sequence =
+            segment->last_sequence > segment->before ? segment->last_sequence : segment->before;
+    scan.salvage = keg->salvage;
     while (from < end) {
         err = scan_look(&scan, from, &found);
         if (err || found == SCAN_END || found == SCAN_FOOTER)
@@ -164,7 +178,7 @@ static int load_heads(struct keg *keg, struct segment *segment, struct keg_file 
         if (err)
             break;
     }
-    if (!err && segment->sealed && found != SCAN_FOOTER && !damaged)
+    if (!err && segment->sealed && !damaged && !closes(segment, &scan, found, from))
         say_damage(keg, segment, from);
     scan_free(&scan);
     return err;
@@ -182,6 +196,10 @@ static int check_header(struct keg *keg, struct segment *segment, struct keg_fil
     if (!err && (memcmp(header.store, keg->id, sizeof header.store) != 0 ||
                  header.id != segment->id || header.kind != segment->kind))
         err = -EBADMSG;
+    if (!err) {
+        segment->predecessor = header.predecessor;
+        segment->before = header.last_sequence;
+    }
     return err;
 }
 
@@ -285,7 +303,8 @@ static bool count_live(void *arg, struct keg_bytes key, struct keg_bytes meta,
                        const struct index_place *place)
 {
     struct keg *keg = arg;
-    uint64_t cost = format_record_cost(key.len, meta.len, place->value_len, false);
+    uint64_t cost = format_record_cost(key.len, meta.len, place->value_len,
+                                       index_is_lost(place) ? FORMAT_LOST : FORMAT_PUT);
 
     keg->slots[place->slot]->live_bytes += cost;
     keg->live_bytes += cost;
@@ -315,6 +334,24 @@ static int remove_stray(void *arg, const char *name)
     return 0;
 }
 
+/* A log segment is in the manifest before the first frame is in it. One that holds frames and was
+ * not known yet when this manifest was written, shows that the manifest is an older one put back.
+ * Then what it does not list may hold anything. */
+static int find_newer(void *arg, const char *name)
+{
+    struct keg *keg = arg;
+    uint64_t id;
+    int newer;
+
+    if (!segment_parse_name(name, &id) || !strstr(name, ".data") || id < keg->next_segment)
+        return 0;
+    newer = rebuild_proves_newer(keg, id);
+    if (newer == 1)
+        keg_set_readonly(keg, "MANIFEST is older than %s: read-only until 'kegfs check --repair'",
+                         name);
+    return newer < 0 ? newer : 0;
+}
+
 static int any_segment(void *arg, const char *name)
 {
     uint64_t id;
@@ -329,9 +366,13 @@ static int begin_store(struct keg *keg)
     int err;
 
     err = env_list(keg->env, any_segment, NULL);
+    if (err == 1 && keg->salvage)
+        return 0;
     if (err == 1) {
-        keg_say(keg, KEG_LOG_ERROR,
-                "MANIFEST is missing, but there are segments: restore MANIFEST from a backup");
+        keg_say(
+            keg, KEG_LOG_ERROR,
+            "MANIFEST is missing, but there are segments: 'kegfs check --repair' makes a new one "
+            "of them");
         return -EBADMSG;
     }
     if (err)
@@ -345,9 +386,8 @@ static int begin_store(struct keg *keg)
     return err ? err : segment_publish_locked(keg);
 }
 
-/* Numbers that no store reaches, so that nothing overflows later. */
-static bool plausible(const struct manifest *manifest, const struct manifest_segment *segments,
-                      size_t count)
+bool recover_plausible(const struct manifest *manifest, const struct manifest_segment *segments,
+                       size_t count)
 {
     size_t open = 0;
 
@@ -359,9 +399,8 @@ static bool plausible(const struct manifest *manifest, const struct manifest_seg
     return open <= 1 && manifest->next_segment <= INT64_MAX && manifest->last_sequence <= INT64_MAX;
 }
 
-/* The active segment comes last: whether its tail may be cut, the others have a say in. */
-static int load_members(struct keg *keg, const struct manifest_segment *segments, size_t count,
-                        bool *continued)
+int recover_members(struct keg *keg, const struct manifest_segment *segments, size_t count,
+                    bool *continued)
 {
     int err = segment_member_room(keg, count + 1);
 
@@ -396,14 +435,16 @@ static int load_manifest(struct keg *keg, const uint8_t *bytes, size_t len, bool
         return -ENOMEM;
     if (!err)
         manifest_segments(bytes, len, segments);
-    if (err || !plausible(&manifest, segments, count)) {
-        keg_say(keg, KEG_LOG_ERROR, "MANIFEST is damaged (both copies): restore it from a backup");
+    if (err || !recover_plausible(&manifest, segments, count)) {
+        keg_say(keg, KEG_LOG_ERROR,
+                "MANIFEST is damaged (both copies): 'kegfs check --repair' makes a new one of "
+                "the segments");
         err = -EBADMSG;
     } else {
         memcpy(keg->id, manifest.store, sizeof keg->id);
         keg->next_segment = manifest.next_segment;
         keg->last_sequence = manifest.last_sequence;
-        err = load_members(keg, segments, count, continued);
+        err = recover_members(keg, segments, count, continued);
     }
     free(segments);
     return err;
@@ -422,6 +463,44 @@ static int read_manifest(struct keg *keg, bool *continued)
     err = load_manifest(keg, bytes, len, continued);
     free(bytes);
     return err;
+}
+
+/* Loading leaves the sealed members in order of their ids, the active one behind them. */
+static const struct segment *find_member(const struct keg *keg, uint64_t id)
+{
+    size_t low = 0, high = keg->member_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (keg->members[middle]->id == id && id)
+            return keg->members[middle];
+        if (keg->members[middle]->sealed && keg->members[middle]->id < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+bool recover_chain_fits(const struct keg *keg, const struct segment *segment)
+{
+    const struct segment *before = find_member(keg, segment->predecessor);
+
+    return !before || before->last_sequence <= segment->before;
+}
+
+static void check_chain(struct keg *keg)
+{
+    for (size_t i = 0; i < keg->member_count; i++) {
+        const struct segment *segment = keg->members[i];
+
+        if (!recover_chain_fits(keg, segment))
+            keg_set_readonly(keg,
+                             "%08" PRIu64 ".data: follows on %08" PRIu64
+                             ".data of another history: read-only until 'kegfs check --repair'",
+                             segment->id, segment->predecessor);
+    }
 }
 
 static void finish_index(struct keg *keg)
@@ -446,7 +525,11 @@ int recover_store(struct keg *keg)
     err = read_manifest(keg, &continued);
     if (err)
         return err;
+    check_chain(keg);
     finish_index(keg);
+    err = env_list(keg->env, find_newer, keg);
+    if (err)
+        return err;
     if (keg->flags & KEG_READONLY)
         keg_set_readonly(keg, "opened read-only");
     if (keg_writable(keg)) {

@@ -28,4 +28,19 @@ KEG_CHECKED int recover_record(struct keg *keg, const struct segment *segment,
 struct scan;
 KEG_CHECKED int recover_frame(struct keg *keg, struct segment *segment, struct scan *scan);
 
+/* The log is a chain: whether what the segment's predecessor holds, if that is still a member, came
+ * before it. All members are loaded, and none was added since. */
+bool recover_chain_fits(const struct keg *keg, const struct segment *segment);
+
+/* What an open does of itself, for a repair: which has decided by itself what the members are. */
+struct manifest;
+struct manifest_segment;
+/* Numbers that no store reaches, so that nothing overflows later. */
+bool recover_plausible(const struct manifest *manifest, const struct manifest_segment *segments,
+                       size_t count);
+/* Loads the segments as members. The active one comes last: whether its tail may be cut, the others
+ * have a say in. */
+KEG_CHECKED int recover_members(struct keg *keg, const struct manifest_segment *segments,
+                                size_t count, bool *continued);
+
 #endif

@@ -24,6 +24,29 @@ void scan_free(struct scan *scan)
     scan->window = scan->big = NULL;
 }
 
+/* Sector by sector, those that cannot be read as zeros. */
+static ssize_t read_around(struct scan *scan, uint64_t offset, size_t want)
+{
+    enum { PIECE = 4096 };
+    size_t done = 0;
+
+    while (done < want) {
+        size_t piece = want - done < PIECE ? want - done : PIECE;
+        ssize_t n = env_read(scan->file, offset + done, scan->window + done, piece);
+
+        if (n == -EIO) {
+            memset(scan->window + done, 0, piece);
+            n = (ssize_t)piece;
+        }
+        if (n < 0)
+            return n;
+        done += (size_t)n;
+        if ((size_t)n < piece)
+            break;
+    }
+    return (ssize_t)done;
+}
+
 /*
  * Points *out at len bytes (at most SCAN_WINDOW) at offset; *got says how many there are before the
  * end. The pointer holds until the next call.
@@ -46,6 +69,8 @@ static int view(struct scan *scan, uint64_t offset, size_t len, const uint8_t **
             want = (size_t)(scan->end - offset);
         scan->window_len = 0;
         n = env_read(scan->file, offset, scan->window, want);
+        if (n == -EIO && scan->salvage)
+            n = read_around(scan, offset, want);
         if (n < 0)
             return (int)n;
         scan->window_at = offset;
@@ -135,7 +160,6 @@ static int look_frame(struct scan *scan, uint64_t offset, enum scan_found *found
 
 int scan_look(struct scan *scan, uint64_t offset, enum scan_found *found)
 {
-    struct format_footer footer;
     const uint8_t *p;
     size_t got;
     int err;
@@ -153,7 +177,8 @@ int scan_look(struct scan *scan, uint64_t offset, enum scan_found *found)
     if (got >= FORMAT_FRAME_SIZE && format_frame_decode(p, scan->salt, offset, &scan->frame) == 0)
         return look_frame(scan, offset, found);
     scan->frame.length = 0;
-    if (got >= FORMAT_FOOTER_SIZE && format_footer_decode(p, scan->salt, offset, &footer) == 0)
+    if (got >= FORMAT_FOOTER_SIZE &&
+        format_footer_decode(p, scan->salt, offset, &scan->footer) == 0)
         *found = SCAN_FOOTER;
     return 0;
 }

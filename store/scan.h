@@ -17,12 +17,15 @@ struct scan {
     uint64_t end;           /* bytes of the segment to walk */
     uint64_t last_sequence; /* log segments: the highest met; a frame must begin above it */
     bool ordered;           /* a log segment */
+    bool salvage;           /* set behind scan_init: what cannot be read is read as zeros */
 
     /* The frame at hand */
     uint64_t offset; /* of its header */
     struct format_frame frame;
     const uint8_t *heads;
     uint64_t highest; /* sequence in it */
+
+    struct format_footer footer; /* the sound one, if that was found */
 
     /* Iteration over its records, see scan_record */
     size_t at;

@@ -52,6 +52,7 @@ struct segment {
     uint64_t durable;        /* bytes known durable (sync_lock) */
     uint64_t records;
     uint64_t first_sequence, last_sequence;
+    uint64_t predecessor, before; /* recovery only: what its header says came before it */
 
     uint64_t live_bytes; /* index_lock */
 
@@ -61,6 +62,9 @@ struct segment {
     bool file_pinned;              /* the active one: never closed to make room */
     struct segment *newer, *older; /* least recently used order of those open and not pinned */
 };
+
+/* Beside the flags of keg.h: opened for a repair. */
+enum { STORE_SALVAGE = 1 << 16 };
 
 struct waiter;
 
@@ -73,6 +77,7 @@ struct keg {
     struct keg_env *env;
     uint8_t id[FORMAT_ID_SIZE];
     unsigned flags;
+    bool salvage; /* a repair: bytes that cannot be read are read as zeros, which are never valid */
     uint64_t segment_size;
     unsigned sync_interval_ms;
     keg_log_fn *log;
@@ -131,6 +136,11 @@ struct keg {
     _Atomic bool space_low; /* what frees space has to wait for compaction */
     _Atomic bool squeezed;  /* a put met the reserve: compact what can be had */
 };
+
+/* keg.c: the part of opening before any file is read, which ends with the lock taken; and the end
+ * of that, without a look at what is in memory. */
+KEG_CHECKED int keg_begin(struct keg_env *env, const struct keg_options *options, struct keg **out);
+void keg_end(struct keg *keg);
 
 /* keg.c: says a line to the log callback. */
 void keg_say(struct keg *keg, enum keg_level level, const char *format, ...)

@@ -218,6 +218,7 @@ static int read_tail(struct tail *tail, uint64_t *size)
         err = scan_init(&tail->scan, file, segment_salt(keg, segment->id), *size, true);
     if (!err) {
         tail->scan.last_sequence = segment->last_sequence;
+        tail->scan.salvage = keg->salvage;
         err = walk(tail);
         scan_free(&tail->scan);
     }

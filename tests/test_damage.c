@@ -5,8 +5,7 @@
  * (or say why not), never give wrong bytes, never an older value of a key for its newest, and find
  * the damage by reading or by check, or be whole all the same.
  */
-#include "env_fault.h"
-#include "history.h"
+#include "damage_store.h"
 #include "random.h"
 #include "sanitized.h"
 #include <errno.h>
@@ -17,111 +16,6 @@
 #include <cmocka.h>
 
 enum { STRIDE = SANITIZED ? 11 : 1 }; /* bytes from one flip to the next */
-enum { SEGMENT = 64 << 10, FILES_MAX = 16 };
-
-struct store {
-    struct keg_env *env;
-    struct history_state state;
-};
-
-static int open_keg(struct keg_env *env, unsigned flags, struct keg **keg)
-{
-    struct keg_options options = {.flags = flags | KEG_NO_BACKGROUND, .segment_size = SEGMENT};
-
-    return keg_open(env, &options, keg);
-}
-
-static void put(struct keg *keg, struct history_state *state, unsigned k, uint32_t v)
-{
-    static uint8_t buf[HISTORY_VALUE_MAX];
-    char name[16];
-
-    state->values[k] = v;
-    assert_int_equal(keg_put(keg, history_key(k, name), history_meta(&v), history_value(v, buf), 0),
-                     0);
-}
-
-static void drop(struct keg *keg, struct history_state *state, unsigned k)
-{
-    char name[16];
-
-    state->values[k] = 0;
-    assert_int_equal(keg_delete(keg, history_key(k, name), 0), 0);
-}
-
-/* Sealed segments with older and newer records and tombstones, a compacted one, and an active one
- * with a hinted part; small, because each byte of it is flipped. */
-static void make_store(struct store *store)
-{
-    struct keg *keg;
-
-    memset(store, 0, sizeof *store);
-    assert_int_equal(env_fault(0, &store->env), 0);
-    assert_int_equal(open_keg(store->env, KEG_CREATE, &keg), 0);
-    for (unsigned k = 0; k < 6; k++)
-        put(keg, &store->state, k, 1 + k);
-    for (unsigned k = 0; k < 3; k++)
-        put(keg, &store->state, k, 12 + k);
-    assert_int_equal(keg_compact(keg, NULL, NULL), 0);
-    for (unsigned k = 2; k < 8; k++)
-        put(keg, &store->state, k, 23 + k % 3);
-    drop(keg, &store->state, 5);
-    drop(keg, &store->state, 0);
-    put(keg, &store->state, 9, 29);
-    assert_int_equal(keg_hint(keg), 0);
-    put(keg, &store->state, 10, 34);
-    put(keg, &store->state, 2, 45);
-    drop(keg, &store->state, 6);
-    assert_int_equal(keg_close(keg), 0);
-    assert_int_equal(open_keg(store->env, 0, &keg), 0);
-    put(keg, &store->state, 11, 35);
-    drop(keg, &store->state, 7);
-    assert_int_equal(keg_close(keg), 0);
-}
-
-struct names {
-    char names[FILES_MAX][ENV_NAME_MAX + 1];
-    size_t count;
-};
-
-static int note(void *arg, const char *name)
-{
-    struct names *names = arg;
-
-    assert_true(names->count < FILES_MAX);
-    snprintf(names->names[names->count++], ENV_NAME_MAX + 1, "%s", name);
-    return 0;
-}
-
-static struct names list(struct keg_env *env)
-{
-    struct names names = {.count = 0};
-
-    assert_int_equal(env_list(env, note, &names), 0);
-    return names;
-}
-
-static void remove_hints(struct keg_env *env)
-{
-    struct names names = list(env);
-
-    for (size_t i = 0; i < names.count; i++) {
-        if (strstr(names.names[i], ".hint"))
-            assert_int_equal(env_remove(env, names.names[i]), 0);
-    }
-}
-
-static uint64_t size_of(struct keg_env *env, const char *name)
-{
-    struct keg_file *file;
-    uint64_t size;
-
-    assert_int_equal(env_open(env, name, ENV_READ, &file), 0);
-    assert_int_equal(env_size(file, &size), 0);
-    env_close(file);
-    return size;
-}
-
 struct verdict {
     unsigned damaged; /* values that gave -EBADMSG */
     unsigned missing; /* keys that are gone, or there again */
@@ -176,7 +70,7 @@ static bool judge(struct store *store, const char *what, uint64_t offset)
     struct verdict verdict;
     struct keg *keg;
     bool readonly;
-    int err = open_keg(store->env, KEG_READONLY, &keg);
+    int err = damage_store_open(store->env, KEG_READONLY, &keg);
 
     if (err) {
         assert_true(err == -EBADMSG || err == -EPROTONOSUPPORT);
@@ -185,7 +79,7 @@ static bool judge(struct store *store, const char *what, uint64_t offset)
     verdict = read_all(keg, &store->state);
     assert_true(keg_check(keg, count_finding, NULL, &findings) >= 0);
     assert_int_equal(keg_close(keg), 0);
-    assert_int_equal(open_keg(store->env, KEG_READONLY, &keg), 0);
+    assert_int_equal(damage_store_open(store->env, KEG_READONLY, &keg), 0);
     readonly = strcmp(keg_readonly_reason(keg), "opened read-only") != 0;
     assert_int_equal(keg_close(keg), 0);
     if ((verdict.missing && !readonly) || (verdict.damaged && findings.live < verdict.damaged)) {
@@ -204,14 +98,14 @@ static void flip_everywhere(bool hints)
     struct names names;
     uint64_t flips = 0, refused = 0;
 
-    make_store(&store);
+    damage_store_make(&store);
     if (!hints)
-        remove_hints(store.env);
-    names = list(store.env);
+        damage_store_remove_hints(store.env);
+    names = damage_store_list(store.env);
     assert_true(names.count >= (hints ? 5 : 3));
     for (size_t i = 0; i < names.count; i++) {
         const char *name = names.names[i];
-        uint64_t size = size_of(store.env, name);
+        uint64_t size = damage_store_size(store.env, name);
 
         for (uint64_t at = 0; at < size; at += STRIDE) {
             uint8_t mask = (uint8_t)(1u << (at * 5 % 8));
@@ -251,11 +145,11 @@ static void test_manifest_has_two_copies(void **state)
     uint64_t size;
 
     (void)state;
-    make_store(&store);
-    size = size_of(store.env, "MANIFEST");
+    damage_store_make(&store);
+    size = damage_store_size(store.env, "MANIFEST");
     for (uint64_t at = 0; at < size; at++) {
         assert_int_equal(env_fault_flip(store.env, "MANIFEST", at, 0x10), 0);
-        assert_int_equal(open_keg(store.env, KEG_READONLY, &keg), 0);
+        assert_int_equal(damage_store_open(store.env, KEG_READONLY, &keg), 0);
         assert_int_equal(read_all(keg, &store.state).missing, 0);
         assert_int_equal(keg_close(keg), 0);
         assert_int_equal(env_fault_flip(store.env, "MANIFEST", at, 0x10), 0);
@@ -273,14 +167,14 @@ static void test_truncated_and_missing_files(void **state)
         struct store store;
         struct keg *keg;
 
-        make_store(&store);
-        names = list(store.env);
+        damage_store_make(&store);
+        names = damage_store_list(store.env);
         if (i == names.count) {
             keg_env_free(store.env);
             break;
         }
         if (strcmp(names.names[i], "MANIFEST") != 0) {
-            uint64_t size = size_of(store.env, names.names[i]);
+            uint64_t size = damage_store_size(store.env, names.names[i]);
 
             assert_int_equal(env_fault_truncate(store.env, names.names[i], size - 1), 0);
             judge(&store, names.names[i], size - 1);
@@ -290,20 +184,10 @@ static void test_truncated_and_missing_files(void **state)
             judge(&store, names.names[i], 0);
         } else {
             assert_int_equal(env_remove(store.env, "MANIFEST"), 0);
-            assert_int_equal(open_keg(store.env, KEG_CREATE, &keg), -EBADMSG);
+            assert_int_equal(damage_store_open(store.env, KEG_CREATE, &keg), -EBADMSG);
         }
         keg_env_free(store.env);
     }
-}
-
-static void copy_file(struct keg_env *from, struct keg_env *to, const char *name)
-{
-    uint8_t *data;
-    size_t len;
-
-    assert_int_equal(env_slurp(from, name, 1 << 24, &data, &len), 0);
-    assert_int_equal(env_replace(to, name, data, len), 0);
-    free(data);
 }
 
 /* Files of another store with the same names are not taken for this one's. */
@@ -313,13 +197,13 @@ static void test_files_of_another_store(void **state)
     struct names names;
 
     (void)state;
-    make_store(&other);
-    names = list(other.env);
+    damage_store_make(&other);
+    names = damage_store_list(other.env);
     for (size_t i = 0; i < names.count; i++) {
         if (strcmp(names.names[i], "MANIFEST") == 0)
             continue;
-        make_store(&mine);
-        copy_file(other.env, mine.env, names.names[i]);
+        damage_store_make(&mine);
+        damage_store_copy_file(other.env, mine.env, names.names[i]);
         judge(&mine, names.names[i], 0);
         keg_env_free(mine.env);
     }

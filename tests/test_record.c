@@ -96,6 +96,7 @@ static void record_bytes_are_these(void **state)
                                         3, 2, 1, 'k', 'e',  'y',  'm',  't'};
     static const uint8_t empty_bytes[] = {1, 0, 1, 0, 0, 0, 'k'};
     static const uint8_t tombstone_bytes[] = {2, 0, 3, 0, 1, 'k', 'e', 'y'};
+    static const uint8_t lost_bytes[] = {3, 2, 3, 0, 1, 5, 'k', 'e', 'y', 'm', 't'};
     uint8_t out[FORMAT_HEAD_MAX];
     struct format_record record = {FORMAT_PUT, 5, 0x01020304, 1300, {"key", 3}, {"mt", 2}};
 
@@ -109,6 +110,11 @@ static void record_bytes_are_these(void **state)
     assert_int_equal(format_record_encode(out, &record, 1000), sizeof(tombstone_bytes));
     assert_int_equal(format_record_size(&record, 1000), sizeof(tombstone_bytes));
     assert_memory_equal(out, tombstone_bytes, sizeof(tombstone_bytes));
+    /* A lost one keeps its meta and its length. */
+    record = (struct format_record){FORMAT_LOST, 5, 6, 1001, {"key", 3}, {"mt", 2}};
+    assert_int_equal(format_record_encode(out, &record, 1000), sizeof(lost_bytes));
+    assert_int_equal(format_record_size(&record, 1000), sizeof(lost_bytes));
+    assert_memory_equal(out, lost_bytes, sizeof(lost_bytes));
 }
 
 static void bad_records_are_refused(void **state)
@@ -120,7 +126,8 @@ static void bad_records_are_refused(void **state)
         uint64_t base;
     } bad[] = {
         {"type 0", {0, 0, 1, 0, 0, 0, 'k'}, 1},
-        {"type 3", {3, 0, 1, 0, 0, 0, 'k'}, 1},
+        {"lost, of no bytes", {3, 0, 1, 0, 0, 0, 'k'}, 1},
+        {"type 4", {4, 0, 1, 0, 0, 0, 'k'}, 1},
         {"type 0x81", {0x81, 0, 1, 0, 0, 0, 'k'}, 1},
         {"key of no bytes", {1, 0, 0, 0, 0, 0, 'k'}, 1},
         {"key of 1025 bytes", {1, 0, 1, 4, 0, 0, 'k'}, 1},
@@ -155,6 +162,8 @@ static struct format_record random_record(struct random *random, uint64_t base)
     if (random_below(random, 4) == 0)
         record = (struct format_record){
             .type = FORMAT_TOMBSTONE, .sequence = record.sequence, .key = record.key};
+    else if (record.value_len && random_below(random, 8) == 0)
+        record.type = FORMAT_LOST, record.crc = 0;
     return record;
 }
 
@@ -229,10 +238,10 @@ static void cost_is_head_and_stored_value(void **state)
     static const uint32_t values[] = {0, 1, 128, KEG_BLOCK, KEG_BLOCK + 1, KEG_VALUE_MAX};
     for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
         struct format_record record = put(100, 30, values[i], 77);
-        assert_true(format_record_cost(100, 30, values[i], false) ==
+        assert_true(format_record_cost(100, 30, values[i], FORMAT_PUT) ==
                     format_record_size(&record, 77) + format_stored_len(values[i]));
         record.type = FORMAT_TOMBSTONE;
-        assert_true(format_record_cost(100, 30, values[i], true) ==
+        assert_true(format_record_cost(100, 30, values[i], FORMAT_TOMBSTONE) ==
                     format_record_size(&record, 77));
     }
 }

@@ -40,9 +40,11 @@ static void try_record(const uint8_t *heads, size_t start, size_t end, uint64_t 
     FUZZ_CHECK(record->key.len >= 1 && record->key.len <= KEG_KEY_MAX);
     FUZZ_CHECK((const uint8_t *)record->meta.data + record->meta.len == heads + end);
     FUZZ_CHECK(!tombstone || (record->value_len == 0 && record->meta.len == 0));
-    FUZZ_CHECK(format_record_size(record, record->sequence) +
-                   (tombstone ? 0 : format_stored_len(record->value_len)) ==
-               format_record_cost(record->key.len, record->meta.len, record->value_len, tombstone));
+    FUZZ_CHECK(
+        format_record_size(record, record->sequence) +
+            (record->type == FORMAT_PUT ? format_stored_len(record->value_len) : 0) ==
+        format_record_cost(record->key.len, record->meta.len, record->value_len, record->type));
+    FUZZ_CHECK(record->type != FORMAT_LOST || (record->value_len > 0 && record->crc == 0));
 }
 
 static void try_heads(const struct segment *s, size_t at, const struct format_frame *frame)

@@ -17,6 +17,8 @@ static void check_entry(const struct hint_entry *entry)
     FUZZ_CHECK(entry->value_len <= KEG_VALUE_MAX && entry->sequence > 0);
     FUZZ_CHECK(entry->offset <= INT64_MAX);
     FUZZ_CHECK(entry->type == FORMAT_PUT ||
+               (entry->type == FORMAT_LOST && entry->offset == 0 && entry->value_len > 0 &&
+                entry->crc == 0) ||
                (entry->type == FORMAT_TOMBSTONE && entry->offset == 0 && entry->value_len == 0 &&
                 entry->crc == 0 && entry->meta.len == 0));
 }
