@@ -39,6 +39,7 @@ enum { MAX_WORKERS = 32 };
 struct server {
     const struct mount_options *options;
     const struct mount_paths *paths;
+    enum transport_kind transport;
     int ready; /* the pipe to the primer */
     struct openstore store;
     struct fuse_ops_daemon daemon;
@@ -192,7 +193,7 @@ static int loop(struct server *s)
         return err;
     err = say_ready(s);
     if (!err)
-        err = transport_loop(s->session, (unsigned)s->options->max_threads);
+        err = transport_loop(&s->daemon.transport);
     atomic_store(&s->loop_ended, true);
     pthread_kill(signals, SIGTERM); /* wakes it, should it wait still */
     pthread_join(signals, NULL);
@@ -212,7 +213,7 @@ static int serve_session(struct server *s)
         log_error("cannot mount %s on %s: see the line above", s->paths->store,
                   s->paths->mountpoint);
     } else {
-        err = transport_attach(s->session);
+        err = transport_attach(&s->daemon.transport, s->session);
         if (!err)
             err = loop(s);
         if (err)
@@ -220,6 +221,7 @@ static int serve_session(struct server *s)
         control_cancel(s->daemon.control);
         workers_free(s->daemon.workers);
         s->daemon.workers = NULL;
+        transport_detach(&s->daemon.transport);
         fuse_session_unmount(s->session);
     }
     fuse_session_destroy(s->session);
@@ -232,14 +234,19 @@ static int serve_store(struct server *s)
                             .volume = s->store.volume,
                             .store = s->paths->store,
                             .mountpoint = s->paths->mountpoint,
-                            .transport = transport_name,
+                            .transport = &s->daemon.transport.name,
                             .requests = &s->daemon.transport.requests};
     s->daemon.volume = s->store.volume;
     s->daemon.sync = s->options->sync;
+    s->daemon.transport.kind = s->transport;
+    s->daemon.transport.forced = s->options->transport == s->transport;
+    s->daemon.transport.sync = s->options->sync;
+    s->daemon.transport.max_threads = (unsigned)s->options->max_threads;
     s->daemon.commit_close = s->options->commit_close;
     int err = control_new(&report, geteuid(), getegid(), &s->daemon.control);
     if (!err)
         err = workers_new(MAX_WORKERS, &s->daemon.workers);
+    s->daemon.transport.workers = s->daemon.workers;
     if (err)
         log_error("cannot mount %s: %s", s->paths->mountpoint, strerror(-err));
     else
@@ -363,7 +370,8 @@ int mount_run(const struct mount_options *options)
 {
     struct mount_paths paths;
     int pipe_ends[2];
-    if (!mount_check(options, &paths))
+    enum transport_kind transport = options->transport;
+    if (!mount_check(options, &paths) || transport_choose(&transport))
         return 1;
     struct server *s = calloc(1, sizeof *s);
     if (!s || pipe2(pipe_ends, O_CLOEXEC)) {
@@ -373,6 +381,7 @@ int mount_run(const struct mount_options *options)
     }
     s->options = options;
     s->paths = &paths;
+    s->transport = transport;
     s->ready = pipe_ends[1];
     int code =
         options->foreground ? run_foreground(s, pipe_ends[0]) : run_background(s, pipe_ends[0]);

@@ -5,15 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { SET, CLEAR, NUMBER, SIZE, IGNORED };
+enum kind { SET, CLEAR, CHOICE, NUMBER, SIZE, IGNORED };
 
 #define AT(field) offsetof(struct mount_options, field)
 
 static const struct option {
     const char *name;
     enum kind kind;
-    size_t at;         /* a bool, or a uint64_t for NUMBER and SIZE */
-    uint64_t min, max; /* of NUMBER and SIZE */
+    size_t at;         /* a bool; an enum transport_kind for CHOICE; a uint64_t for the numbers */
+    uint64_t min, max; /* of NUMBER and SIZE; a CHOICE sets min */
 } table[] = {
     {"ro", SET, AT(readonly), 0, 0},
     {"rw", CLEAR, AT(readonly), 0, 0},
@@ -35,6 +35,10 @@ static const struct option {
     {"segment_size", SIZE, AT(segment_size), 64 << 10, (128 << 20) - 1},
     {"sync_interval", NUMBER, AT(sync_interval_ms), 1, 3600 * 1000},
     {"max_threads", NUMBER, AT(max_threads), 1, 256},
+    {"transport=auto", CHOICE, AT(transport), TRANSPORT_AUTO, 0},
+    {"transport=uring", CHOICE, AT(transport), TRANSPORT_URING, 0},
+    {"transport=spin", CHOICE, AT(transport), TRANSPORT_SPIN, 0},
+    {"transport=libfuse", CHOICE, AT(transport), TRANSPORT_LIBFUSE, 0},
     /* Words of mount(8) and fstab(5) that are not for us. */
     {"defaults", IGNORED, 0, 0, 0},
     {"auto", IGNORED, 0, 0, 0},
@@ -112,6 +116,8 @@ static bool parse_one(struct mount_options *options, char *word)
     }
     if (o->kind == SET || o->kind == CLEAR)
         *(bool *)field = o->kind == SET;
+    if (o->kind == CHOICE)
+        *(enum transport_kind *)field = (enum transport_kind)o->min;
     return true;
 }
 

@@ -4,6 +4,7 @@
 #define MOUNT_OPTIONS_H
 
 #include "keg.h"
+#include "transport_choice.h"
 
 struct mount_options {
     const char *store, *mountpoint; /* as given */
@@ -11,9 +12,10 @@ struct mount_options {
     bool readonly, nonempty, relatime, sync;
     bool commit_close; /* commit=close: files are opened, and replaced as a whole */
     bool allow_other, dev, suid, noexec;
+    enum transport_kind transport;
     uint64_t segment_size;     /* bytes; 0: the store's own choice */
     uint64_t sync_interval_ms; /* 0: the store's own choice */
-    uint64_t max_threads;
+    uint64_t max_threads;      /* of libfuse's loop */
 };
 
 void mount_options_init(struct mount_options *options);

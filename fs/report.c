@@ -120,7 +120,7 @@ void report_stats_json(const struct report *r, FILE *out)
     fputs("{\n", out);
     string_or_null(out, "store", r->store);
     string_or_null(out, "mountpoint", r->mountpoint);
-    string_or_null(out, "transport", r->transport);
+    string_or_null(out, "transport", r->transport ? atomic_load(r->transport) : NULL);
     fprintf(out, "  \"pid\": %d,\n", (int)getpid());
     fprintf(out, "  \"readonly\": %s,\n", why ? "true" : "false");
     string_or_null(out, "readonly_reason", why);
@@ -139,7 +139,7 @@ void report_stats(const struct report *r, FILE *out)
     fprintf(out, "%-20s %s\n", "store", r->store);
     if (r->mountpoint)
         fprintf(out, "%-20s %s (pid %d, %s)\n", "mounted at", r->mountpoint, (int)getpid(),
-                r->transport);
+                r->transport ? atomic_load(r->transport) : "?");
     if (why)
         fprintf(out, "%-20s %s\n", "read-only", why);
     fprintf(out, "%-20s %-20" PRIu64 " inodes in use\n", "inodes", inodes_of(r));

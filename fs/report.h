@@ -13,10 +13,10 @@
 struct report {
     struct keg *keg;
     struct volume *volume;
-    const char *store;               /* its path */
-    const char *mountpoint;          /* NULL: not mounted */
-    const char *transport;           /* how requests come; NULL: not mounted */
-    const struct requests *requests; /* NULL: not mounted */
+    const char *store;                   /* its path */
+    const char *mountpoint;              /* NULL: not mounted */
+    const requests_transport *transport; /* how requests come; NULL: not mounted */
+    const struct requests *requests;     /* NULL: not mounted */
 };
 
 void report_stats(const struct report *report, FILE *out);

@@ -9,6 +9,9 @@
 
 enum { REQUESTS_MAX = 64 }; /* opcodes from here on are counted together, as 0 */
 
+/* How they come; it may change. */
+typedef _Atomic(const char *) requests_transport;
+
 struct requests {
     _Atomic uint64_t count[REQUESTS_MAX];
 };

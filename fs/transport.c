@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * libfuse 3.14 knows PARALLEL_DIROPS and HANDLE_KILLPRIV but never sends them, and does not know
- * HANDLE_KILLPRIV_V2, which saves a GETXATTR before a write. So the reply to INIT is completed on
- * its way out. Likewise it drops the flag of WRITE that says whether suid is to go: the read sees
- * the raw request and leaves the flag in a variable of the thread, because libfuse's loop handles
- * each request in the thread that read it.
+ * HANDLE_KILLPRIV_V2, which saves a GETXATTR before a write, nor OVER_IO_URING. So the reply to
+ * INIT is completed on its way out. Likewise it drops the flag of WRITE that says whether suid is
+ * to go: it is left in a variable of the thread, because a request is handled in the thread that
+ * looked at it.
  */
 #define FUSE_USE_VERSION 314
 #include "transport.h"
 #include "extra.h"
+#include "log.h"
+#include "transport_internal.h"
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
@@ -17,10 +19,10 @@
 #include <string.h>
 #include <unistd.h>
 
-const char transport_name[] = "libfuse";
-
 /* Asked for if the kernel offers it. */
 static const uint32_t extra_flags = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2;
+/* OVER_IO_URING, as it is in the second word of flags; newer than the headers. */
+static const uint32_t uring_flag2 = 1U << 9;
 
 static _Thread_local uint32_t write_flags;
 
@@ -29,49 +31,136 @@ bool transport_kills_suid(void)
     return write_flags & FUSE_WRITE_KILL_SUIDGID;
 }
 
+void *transport_room(size_t size)
+{
+    return transport_uring_room(size);
+}
+
+/* ---- Requests ---- */
+
+static void keep_init(struct transport *t, const struct fuse_in_header *in, const char *arg,
+                      size_t len)
+{
+    const size_t before_ext = offsetof(struct fuse_init_in, flags2);
+    struct fuse_init_in init = {0};
+    if (len < before_ext)
+        return;
+    memcpy(&init, arg, len < sizeof init ? len : sizeof init);
+    t->init_unique = in->unique;
+    t->init_flags = init.flags;
+    t->init_flags2 = init.flags & FUSE_INIT_EXT ? init.flags2 : 0;
+}
+
 /* Not inlined: libfuse cancels threads in read_request's read(2), whose frame then must hold
  * nothing that a sanitizer would have to clear. */
 __attribute__((noinline)) static void look_at(struct transport *t, const void *buf, size_t len)
 {
     struct fuse_in_header in;
+    const char *arg = (const char *)buf + sizeof in;
     if (len < sizeof in)
         return;
     memcpy(&in, buf, sizeof in);
     requests_count(&t->requests, in.opcode);
     write_flags = 0;
     if (in.opcode == FUSE_WRITE && len >= sizeof in + sizeof(struct fuse_write_in))
-        memcpy(&write_flags,
-               (const char *)buf + sizeof in + offsetof(struct fuse_write_in, write_flags),
-               sizeof write_flags);
-    if (in.opcode == FUSE_INIT && len >= sizeof in + offsetof(struct fuse_init_in, flags) + 4) {
-        t->init_unique = in.unique;
-        memcpy(&t->init_flags, (const char *)buf + sizeof in + offsetof(struct fuse_init_in, flags),
-               4);
+        memcpy(&write_flags, arg + offsetof(struct fuse_write_in, write_flags), sizeof write_flags);
+    if (in.opcode == FUSE_INIT)
+        keep_init(t, &in, arg, len - sizeof in);
+}
+
+bool transport_waits(const struct transport *t, const void *message, size_t len)
+{
+    struct fuse_in_header in;
+    if (!t->sync || len < sizeof in)
+        return false;
+    memcpy(&in, message, sizeof in);
+    switch (in.opcode) {
+    case FUSE_LOOKUP:
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+    case FUSE_INTERRUPT:
+    case FUSE_INIT:
+    case FUSE_GETATTR:
+    case FUSE_GETXATTR:
+    case FUSE_LISTXATTR:
+    case FUSE_READLINK:
+    case FUSE_OPEN:
+    case FUSE_OPENDIR:
+    case FUSE_READ:
+    case FUSE_READDIR:
+    case FUSE_READDIRPLUS:
+    case FUSE_STATFS:
+    case FUSE_LSEEK:
+    case 52: /* STATX, newer than the headers of some build machines */
+        return false;
+    default:
+        return true;
     }
 }
 
-static void complete_init(const struct transport *t, const struct iovec *iov, int count)
+/* ---- Replies ---- */
+
+static bool asks_for_rings(const struct transport *t, const struct fuse_init_out *init)
+{
+    const size_t most = (size_t)init->max_pages * (size_t)sysconf(_SC_PAGESIZE);
+    return t->uring && t->init_flags2 & uring_flag2 && most <= TRANSPORT_PAYLOAD &&
+           init->max_write <= TRANSPORT_PAYLOAD;
+}
+
+/* Adds what libfuse does not know. Are rings asked for? */
+static bool complete_init(const struct transport *t, const struct iovec *iov, int count)
 {
     const struct fuse_out_header *out = iov[0].iov_base;
-    if (count < 2 || out->unique != t->init_unique || out->error ||
-        iov[1].iov_len < offsetof(struct fuse_init_out, flags) + 4)
-        return;
+    if (count < 2 || out->error || iov[1].iov_len < offsetof(struct fuse_init_out, flags2) + 4)
+        return false;
     struct fuse_init_out *init = iov[1].iov_base;
     init->flags |= extra_flags & t->init_flags;
+    if (!asks_for_rings(t, init))
+        return false;
+    init->flags |= FUSE_INIT_EXT;
+    init->flags2 |= uring_flag2;
+    return true;
+}
+
+static void use_device(struct transport *t, const char *why)
+{
+    log_warning("no FUSE over io_uring: %s; using /dev/fuse", why);
+    t->kind = TRANSPORT_SPIN;
+    atomic_store(&t->name, transport_choice_name(t->kind));
+}
+
+/* INIT is answered before any other request comes. */
+static ssize_t reply_to_init(struct transport *t, int fd, const struct iovec *iov, int count)
+{
+    const bool asked = complete_init(t, iov, count);
+    ssize_t n = writev(fd, iov, count);
+    if (n > 0 && asked) {
+        transport_uring_go(t->uring);
+    } else if (t->uring) {
+        transport_uring_stop(t->uring, true);
+        use_device(t, "the kernel offers none");
+    }
+    return n;
 }
 
 static ssize_t write_reply(int fd, struct iovec *iov, int count, void *user)
 {
-    const struct transport *t = user;
+    struct transport *t = user;
     const struct fuse_out_header *out = iov[0].iov_base;
+    ssize_t n;
+    if (t->uring && out->unique && transport_uring_reply(t->uring, iov, count))
+        return out->len;
     if (out->unique && out->unique == t->init_unique)
-        complete_init(t, iov, count);
-    ssize_t n = writev(fd, iov, count);
+        n = reply_to_init(t, fd, iov, count);
+    else
+        n = writev(fd, iov, count);
     /* Nobody waits any more: libfuse would print a line for each of these but ENOENT. */
     if (n < 0 && (errno == ENODEV || errno == ENOTCONN || errno == ECONNABORTED))
         errno = ENOENT;
     return n;
 }
+
+/* ---- On to libfuse, or past it ---- */
 
 struct origin {
     int fd;
@@ -82,6 +171,15 @@ static int reply_extra(void *arg, struct iovec *iov, int count)
 {
     const struct origin *o = arg;
     return write_reply(o->fd, iov, count, o->user) < 0 ? -errno : 0;
+}
+
+void transport_serve(struct transport *t, void *message, size_t len)
+{
+    const struct fuse_buf buf = {.mem = message, .size = len};
+    struct origin origin = {fuse_session_fd(t->session), t};
+    look_at(t, message, len);
+    if (!extra_handle((struct fuse_ops_daemon *)t, message, len, reply_extra, &origin))
+        fuse_session_process_buf(t->session, &buf);
 }
 
 /* Answers what libfuse does not know. Its threads may be cancelled in read_request: not in here. */
@@ -95,6 +193,7 @@ __attribute__((noinline)) static bool answer_extra(int fd, const void *buf, size
     return answered;
 }
 
+/* Of libfuse's loop. */
 static ssize_t read_request(int fd, void *buf, size_t len, void *user)
 {
     ssize_t n = read(fd, buf, len);
@@ -107,22 +206,50 @@ static ssize_t read_request(int fd, void *buf, size_t len, void *user)
     return -1;
 }
 
-int transport_attach(struct fuse_session *session)
+/* ---- The loop ---- */
+
+int transport_attach(struct transport *t, struct fuse_session *session)
 {
     static const struct fuse_custom_io io = {.read = read_request, .writev = write_reply};
-    return fuse_session_custom_io(session, &io, fuse_session_fd(session));
+    t->session = session;
+    atomic_store(&t->name, transport_choice_name(t->kind));
+    int err = fuse_session_custom_io(session, &io, fuse_session_fd(session));
+    if (err || t->kind != TRANSPORT_URING)
+        return err;
+    err = transport_uring_new(t, &t->uring);
+    if (!err)
+        return 0;
+    if (t->forced)
+        log_error("no transport=uring here: setting up the rings: %s", strerror(-err));
+    else
+        use_device(t, strerror(-err));
+    return t->forced ? err : 0;
 }
 
-int transport_loop(struct fuse_session *session, unsigned max_threads)
+static int libfuse_loop(struct transport *t)
 {
     struct fuse_loop_config *config = fuse_loop_cfg_create();
     if (!config)
         return -ENOMEM;
     fuse_loop_cfg_set_clone_fd(config, 0);
-    fuse_loop_cfg_set_max_threads(config, max_threads);
+    fuse_loop_cfg_set_max_threads(config, t->max_threads);
     /* Threads that come and go cost several times the request. */
-    fuse_loop_cfg_set_idle_threads(config, max_threads);
-    int err = fuse_session_loop_mt(session, config);
+    fuse_loop_cfg_set_idle_threads(config, t->max_threads);
+    int err = fuse_session_loop_mt(t->session, config);
     fuse_loop_cfg_destroy(config);
     return err < 0 ? err : 0;
+}
+
+int transport_loop(struct transport *t)
+{
+    return t->kind == TRANSPORT_LIBFUSE ? libfuse_loop(t) : transport_device_loop(t);
+}
+
+void transport_detach(struct transport *t)
+{
+    if (!t->uring)
+        return;
+    transport_uring_stop(t->uring, true);
+    transport_uring_free(t->uring);
+    t->uring = NULL;
 }

@@ -16,6 +16,7 @@ ninja-build     command ninja
 pkg-config      command pkg-config
 libfuse3-dev    module fuse3
 fuse3           command fusermount3
+liburing-dev    module liburing
 zlib1g-dev      module zlib
 libdeflate-dev  module libdeflate
 '

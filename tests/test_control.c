@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+static requests_transport transport = "none";
+
 struct fixture {
     struct keg_env *env;
     struct report report;
@@ -19,7 +21,7 @@ static int setup(void **state)
     static struct fixture f;
     const struct keg_options keg = {.flags = KEG_CREATE | KEG_NO_BACKGROUND};
     const struct volume_options volume = {.flags = VOLUME_CREATE | VOLUME_NO_BACKGROUND};
-    f = (struct fixture){.report = {.store = "/s", .mountpoint = "/m", .transport = "none"}};
+    f = (struct fixture){.report = {.store = "/s", .mountpoint = "/m", .transport = &transport}};
     if (env_mem(0, &f.env) || keg_open(f.env, &keg, &f.report.keg) ||
         volume_open(f.report.keg, &volume, &f.report.volume) ||
         control_new(&f.report, 1, 2, &f.control))

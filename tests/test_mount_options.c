@@ -26,6 +26,10 @@ static void test_flags(void **state)
     assert_false(o.readonly || o.dev || o.suid || o.noexec || o.sync);
     assert_true(parse(&o, "ro,commit=close,sync") && o.commit_close && o.sync);
     assert_true(parse(&o, "commit=close,commit=write") && !o.commit_close);
+    assert_true(parse(&o, "ro") && o.transport == TRANSPORT_AUTO);
+    assert_true(parse(&o, "transport=spin,transport=uring,ro") && o.transport == TRANSPORT_URING);
+    assert_true(parse(&o, "transport=libfuse") && o.transport == TRANSPORT_LIBFUSE);
+    assert_true(parse(&o, "transport=uring,transport=auto") && o.transport == TRANSPORT_AUTO);
 }
 
 static void test_ignored(void **state)
@@ -80,6 +84,8 @@ static void test_unknown(void **state)
     assert_false(parse(&o, "commit"));
     assert_false(parse(&o, "commit=never"));
     assert_false(parse(&o, "commit=close=1"));
+    assert_false(parse(&o, "transport"));
+    assert_false(parse(&o, "transport=dove"));
 }
 
 int main(void)

@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+static requests_transport transport = "none";
+
 static char *text_of(void (*write)(FILE *out, const void *arg), const void *arg)
 {
     char *data = NULL;
@@ -82,7 +84,7 @@ static void test_formats(void **state)
     const struct volume_options options = {.flags = VOLUME_CREATE | VOLUME_NO_BACKGROUND};
     struct keg_env *env;
     struct report r = {
-        .store = "/a\"b", .mountpoint = "/m", .transport = "none", .requests = &requests};
+        .store = "/a\"b", .mountpoint = "/m", .transport = &transport, .requests = &requests};
     (void)state;
     assert_int_equal(env_mem(0, &env), 0);
     assert_int_equal(keg_open(env, &keg_options, &r.keg), 0);

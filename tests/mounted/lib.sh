@@ -3,7 +3,8 @@
 # What the mounted tests share. A test sources this first; it then has
 #   $T      a directory of its own, removed at the end with all mounts below it
 #   $STORE  where its store will be, $MNT its (empty) mountpoint
-#   $KEGFS  the program; SCALE is smoke (sanitizers), ci or full
+#   $KEGFS  the program; SCALE is smoke (sanitizers), ci or full; KEGFS_TRANSPORT, if set, is the
+#           transport of what keg_mount mounts
 # and fails by the first command that fails, or by `fail`.
 set -euo pipefail
 
@@ -62,7 +63,19 @@ trap 'exit 130' INT TERM
 
 # ---- The mount ----
 
-keg_mount() { timeout 120 "$KEGFS" mount "$STORE" "$MNT" "$@"; } # [OPTION...]
+uring_switch=/sys/module/fuse/parameters/enable_uring
+need_uring() { # FUSE over io_uring, switched on
+    local on
+    on=$(cat $uring_switch 2>/dev/null) || skip "the kernel has no FUSE over io_uring"
+    [ "$on" = Y ] || echo 1 2>/dev/null >$uring_switch || skip "$uring_switch is not set; needs root"
+    python3 -c 'import ctypes, sys
+sys.exit(ctypes.CDLL(None).syscall(425, 1, ctypes.create_string_buffer(120)) < 0)' ||
+        skip "no rings may be made here"
+}
+[ "${KEGFS_TRANSPORT:-}" != uring ] || need_uring
+keg_mount() { # [OPTION...]
+    timeout 120 "$KEGFS" mount "$STORE" "$MNT" ${KEGFS_TRANSPORT:+-o "transport=$KEGFS_TRANSPORT"} "$@"
+}
 keg_umount() {
     timeout 120 "$KEGFS" umount "$MNT"
     ! is_mounted || fail "umount said ok, and it is still mounted"
