@@ -36,6 +36,9 @@ attr            command setfattr
 acl             command setfacl
 sqlite3         command sqlite3
 e2fsprogs       command mkfs.ext4
+restic          command restic
+borgbackup      command borg
+vim             command vim
 "
 
 is_there() { # KIND WHAT

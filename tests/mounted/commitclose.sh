@@ -8,11 +8,6 @@ old=$T/old new=$T/new
 head -c "$((mib << 20))" /dev/urandom >"$old"
 head -c "$(((mib << 20) + 12345))" /dev/urandom >"$new"
 
-requests() { # OPCODE: how many there were
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["requests"].get(sys.argv[1], 0))' \
-        "$1" <"$MNT/.kegfs/stats.json"
-}
-
 # Opens and truncates FILE, writes SOURCE in pieces of 100,000 bytes; after COUNT of them makes the
 # file SAY and waits to be killed.
 replace() { # FILE SOURCE COUNT SAY

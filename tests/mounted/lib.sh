@@ -112,8 +112,41 @@ stat_of() { # NAME: a number of stats.json
     python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1" \
         <"$MNT/.kegfs/stats.json"
 }
+requests() { # OPCODE: how many there were since the mount
+    sed -n "/\"requests\": /{s/.*\"$1\": \([0-9]*\).*/\1/;s/.*{.*/0/;p}" "$MNT/.kegfs/stats.json"
+}
+# How many READs a command makes, without those that reading stats.json takes.
+reads_of() { # COMMAND...
+    local first second third
+    first=$(requests READ)
+    second=$(requests READ)
+    "$@" >&2
+    third=$(requests READ)
+    echo $((third - second - (second - first)))
+}
 compact() { echo compact >"$MNT/.kegfs/control"; }
 data_files_bytes() { cat "$STORE"/*.data | wc -c; }
+
+# ---- Things to put into it ----
+
+special_tree() { # DIR: things that real trees seldom have
+    local special=$1 i
+    mkdir -p "$special/empty" "$special/sub/deeper"
+    for i in 1 2 3; do echo "hard $i" >"$special/hard$i" && ln "$special/hard$i" "$special/sub/hard$i"; done
+    ln -s ../nowhere "$special/dangling"
+    ln -s . "$special/loop"
+    mkfifo "$special/fifo"
+    [ "$(id -u)" -ne 0 ] || mknod "$special/null" c 1 3
+    : >"$special/empty-file"
+    head -c 300000 /dev/urandom >"$special/random"
+    truncate -s 10M "$special/sparse" && echo end >>"$special/sparse"
+    echo x >"$special/$(printf '\377\376\n\t')" && echo y >"$special/$(printf 'n%.0s' {1..255})"
+    chmod 4750 "$special/hard1" && chmod 1777 "$special/empty"
+    [ "$(id -u)" -ne 0 ] || chmod 0 "$special/hard2" # which others could not read
+    touch -d '1969-12-31 23:59:58.123456789 UTC' "$special/hard3"
+    touch -d '2038-01-19 03:14:09.987654321 UTC' "$special/empty-file"
+    setfattr -n user.colour -v blue "$special/random" 2>/dev/null || true
+}
 
 # ---- Judging ----
 
@@ -125,6 +158,25 @@ same_tree() { # A B: contents and everything rsync can see of two trees are equa
     diff -r --no-dereference -x fifo -x null "$1" "$2" || fail "contents differ"
     changes=$(rsync -aHAXn --delete --itemize-changes "$1/" "$2/")
     [ -z "$changes" ] || fail "rsync would change: $(head -n 20 <<<"$changes")"
+}
+# All that there is to see of the tree DIR: contents, attributes and what stat tells, inode numbers
+# and times of change in nanoseconds among it. Two manifests are equal or the trees are not.
+manifest() { # DIR
+    (
+        cd "$1"
+        find . -printf '%p|%y|%i|%m|%U:%G|%n|%b|%T@|%C@|%s|%l\n' | LC_ALL=C sort
+        find . -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum
+        getfattr -R -h -P -d -m - -e hex . 2>/dev/null
+    )
+}
+# What the mount holds is sound after an unmount, and the same after the mount that follows.
+lasting() { # [MOUNT OPTION...]
+    manifest "$MNT" >"$T/manifest.before"
+    keg_umount
+    "$KEGFS" check "$STORE" >&2
+    keg_mount "$@"
+    manifest "$MNT" >"$T/manifest.after"
+    diff "$T/manifest.before" "$T/manifest.after" >&2 || fail "not the same after a remount"
 }
 # The command fails with the exit code and exactly one line on stderr, which has the text.
 refused() { # CODE TEXT COMMAND...

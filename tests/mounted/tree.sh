@@ -3,22 +3,8 @@
 # a real tree copied in is the same after remounts, kill -9, lost hints and compactions
 . "$(dirname "$0")/lib.sh"
 
-# Things that real trees seldom have.
 special=$T/special
-mkdir -p "$special/empty" "$special/sub/deeper"
-for i in 1 2 3; do echo "hard $i" >"$special/hard$i" && ln "$special/hard$i" "$special/sub/hard$i"; done
-ln -s ../nowhere "$special/dangling"
-ln -s . "$special/loop"
-mkfifo "$special/fifo"
-[ "$(id -u)" -ne 0 ] || mknod "$special/null" c 1 3
-: >"$special/empty-file"
-head -c 300000 /dev/urandom >"$special/random"
-truncate -s 10M "$special/sparse" && echo end >>"$special/sparse"
-echo x >"$special/$(printf '\377\376\n\t')" && echo y >"$special/$(printf 'n%.0s' {1..255})"
-chmod 4750 "$special/hard1" && chmod 0 "$special/hard2" && chmod 1777 "$special/empty"
-touch -d '1969-12-31 23:59:58.123456789 UTC' "$special/hard3"
-touch -d '2038-01-19 03:14:09.987654321 UTC' "$special/empty-file"
-setfattr -n user.colour -v blue "$special/random" 2>/dev/null || true
+special_tree "$special"
 sources=("$special" "$(scaled /usr/include/linux /usr/include /usr/include)")
 [ "$SCALE" = smoke ] || sources+=(/usr/share/doc)
 
