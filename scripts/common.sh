@@ -39,6 +39,11 @@ e2fsprogs       command mkfs.ext4
 restic          command restic
 borgbackup      command borg
 vim             command vim
+make            command make
+ccache          command ccache
+curl            command curl
+nginx           command nginx
+libnginx-mod-http-dav-ext file /usr/lib/nginx/modules/ngx_http_dav_ext_module.so
 "
 
 is_there() { # KIND WHAT
