@@ -144,6 +144,8 @@ static bool only_size(unsigned set)
     return set & VOLUME_SET_SIZE && !(set & (VOLUME_SET_MODE | VOLUME_SET_UID | VOLUME_SET_GID));
 }
 
+enum { KILLS = VOLUME_SET_SIZE | VOLUME_SET_UID | VOLUME_SET_GID | VOLUME_KILL_SUID };
+
 /* Such a truncation to zero can wait for the write after it. */
 static bool may_wait(unsigned set, const struct volume_attr *attr)
 {
@@ -169,7 +171,8 @@ static int setattr_locked(struct volume *volume, uint64_t ino, unsigned set,
         error = set_size(&change, inode, attr->size);
     set_owner(inode, set, attr);
     set_times(inode, set, attr, volume_now(volume));
-    if (error || (may_wait(set, attr) && !inode->staged)) {
+    bool killed = set & KILLS && files_kill_capabilities(&change, inode);
+    if (error || (may_wait(set, attr) && !inode->staged && !killed)) {
         change_drop(&change);
         return error ? volume_error(volume, ino, error) : inodes_hold(volume, inode, false);
     }
@@ -196,12 +199,16 @@ int volume_setattr(struct volume *volume, uint64_t ino, unsigned set,
 
 /* ---- fallocate ---- */
 
-/* In a log, space cannot be set aside for a file: this only says whether there is some now. */
-static int check_space(struct volume *volume, uint64_t bytes)
+/* In a log, space cannot be set aside for a file: this only says whether there is some now, for
+ * what is behind the end and at least so much of the range as the file has not got anywhere. */
+static int check_space(struct volume *volume, const struct inode *inode, uint64_t from, uint64_t to)
 {
     struct keg_stats stats;
+    uint64_t size = inode->size > from ? inode->size : from;
+    uint64_t behind = to > size ? to - size : 0;
+    uint64_t missing = to - from > inode->bytes ? to - from - inode->bytes : 0;
     keg_stats(volume->keg, &stats);
-    return stats.free_bytes < bytes ? -ENOSPC : 0;
+    return stats.free_bytes < (behind > missing ? behind : missing) ? -ENOSPC : 0;
 }
 
 /* Each frame leaves a sound file with a part of the hole; usually there is one frame. */
@@ -213,6 +220,7 @@ static int punch(struct volume *volume, struct inode *inode, uint64_t from, uint
     while (!error && from < to) {
         struct change change;
         change_begin(&change, volume);
+        files_kill_capabilities(&change, inode);
         error = commit_part(&change, inode, extents_punch(&change, inode, from, to, &from));
     }
     return error;
@@ -229,8 +237,8 @@ static int fallocate_locked(struct volume *volume, uint64_t ino, int mode, uint6
     if (!S_ISREG(inode.mode))
         return S_ISDIR(inode.mode) ? -EISDIR : -ENODEV;
     bool grows = !(mode & FALLOC_FL_KEEP_SIZE) && end > inode.size;
-    if (!(mode & FALLOC_FL_PUNCH_HOLE) && end > inode.size)
-        error = check_space(volume, end - (offset > inode.size ? offset : inode.size));
+    if (!(mode & FALLOC_FL_PUNCH_HOLE))
+        error = check_space(volume, &inode, offset, end);
     if (!error && grows)
         error = files_trim(volume, &inode);
     if (error)
@@ -245,6 +253,7 @@ static int fallocate_locked(struct volume *volume, uint64_t ino, int mode, uint6
         inode.size = end;
     struct change change;
     change_begin(&change, volume);
+    files_kill_capabilities(&change, &inode);
     change_contents(&change, &inode);
     return change_commit(&change, mode & FALLOC_FL_PUNCH_HOLE ? KEG_FREEING : 0);
 }

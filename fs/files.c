@@ -146,6 +146,23 @@ void files_kill_suid(struct inode *inode)
         inode->mode &= ~(uint32_t)S_ISGID;
 }
 
+bool files_kill_capabilities(struct change *change, const struct inode *inode)
+{
+    static const char name[] = "security.capability";
+    struct keys_key key;
+    struct keg_info info;
+    if (!(inode->flags & INODE_HAS_XATTRS))
+        return false;
+    keys_xattr(&key, inode->ino, (struct keg_bytes){name, sizeof name - 1});
+    int error = keg_get(change->volume->keg, keys_bytes(&key), &info);
+    if (error == -ENOENT)
+        return false;
+    if (error)
+        change_fail(change, error);
+    change_delete(change, &key);
+    return true;
+}
+
 static int write_locked(struct volume *volume, uint64_t ino, uint64_t offset, const void *buf,
                         size_t len, unsigned flags)
 {
@@ -171,6 +188,7 @@ static int write_locked(struct volume *volume, uint64_t ino, uint64_t offset, co
         inode.size = offset + len;
     if (flags & VOLUME_KILL_SUID)
         files_kill_suid(&inode);
+    files_kill_capabilities(&change, &inode);
     inode.mtime = inode.ctime = volume_now(volume);
     change_contents(&change, &inode);
     return change_commit(&change, 0);

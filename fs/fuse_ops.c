@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 static void init(void *user, struct fuse_conn_info *conn)
 {
@@ -311,13 +312,18 @@ static void lseek_(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
     uint64_t found = 0;
+    struct volume_attr attr = {0};
     (void)fi;
     int err =
         control_owns(ino) ? -EINVAL : volume_seek(d->volume, ino, (uint64_t)offset, whence, &found);
-    if (err)
+    if (!err && whence == SEEK_HOLE)
+        err = volume_getattr(d->volume, ino, &attr);
+    if (err && err != -ENXIO)
         fuse_reply_err(req, -err);
-    else
+    else if (!err && found == (whence == SEEK_HOLE ? attr.size : (uint64_t)offset))
         fuse_reply_lseek(req, (off_t)found);
+    else
+        late_seek(req, ino, (uint64_t)offset, whence);
 }
 
 static void statfs_(fuse_req_t req, fuse_ino_t ino)
@@ -338,8 +344,20 @@ static void statfs_(fuse_req_t req, fuse_ino_t ino)
  */
 enum attribute { ATTRIBUTE_PLAIN, ATTRIBUTE_CONTROL, ATTRIBUTE_REFUSED };
 
+/* The kernel lets any name through to a FUSE file system. */
+static bool is_in_a_namespace(const char *name)
+{
+    static const char *const spaces[] = {"user.", "trusted.", "security.", "system."};
+    for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++)
+        if (!strncmp(name, spaces[i], strlen(spaces[i])))
+            return name[strlen(spaces[i])] != '\0';
+    return false;
+}
+
 static enum attribute attribute_of(uint64_t ino, const char *name)
 {
+    if (!is_in_a_namespace(name))
+        return ATTRIBUTE_REFUSED;
     if (control_owns(ino) || !strcmp(name, "security.selinux") ||
         !strncmp(name, "system.posix_acl_", 17))
         return ATTRIBUTE_REFUSED;

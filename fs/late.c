@@ -4,6 +4,7 @@
 #include "reply.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* A request under way. Its memory is the job's; text is what libfuse's buffer held. */
 struct late {
@@ -60,6 +61,60 @@ static void answer_invalidate(struct late *late, struct fuse_ops_daemon *d)
 void late_invalidate(fuse_req_t req, uint64_t ino)
 {
     hand_over(req, ino, "", 0, answer_invalidate);
+}
+
+struct seek {
+    uint64_t offset;
+    int whence;
+};
+
+/* The hole that an answer to the seek stands on, [*from, *to); none if they are equal. */
+static int hole_of(struct volume *volume, uint64_t ino, const struct seek *seek, uint64_t *from,
+                   uint64_t *to)
+{
+    struct volume_attr attr;
+    *from = seek->offset;
+    int err = volume_getattr(volume, ino, &attr);
+    if (!err && seek->offset >= attr.size)
+        err = -ENXIO;
+    if (!err && seek->whence == SEEK_HOLE)
+        err = volume_seek(volume, ino, seek->offset, SEEK_HOLE, from);
+    if (err)
+        return err;
+    err = *from < attr.size ? volume_seek(volume, ino, *from, SEEK_DATA, to) : -ENXIO;
+    if (err == -ENXIO)
+        *to = attr.size;
+    return err == -ENXIO ? 0 : err;
+}
+
+/* The kernel asks without having written back what is dirty, so that a hole may have data in its
+ * cache: forgetting the pages of the hole writes them back. If there were any, the hole is now
+ * another one, and so on. */
+static void answer_seek(struct late *late, struct fuse_ops_daemon *d)
+{
+    struct seek seek;
+    uint64_t found, from, to, last_from = 0, last_to = 0;
+    memcpy(&seek, late->text, sizeof seek);
+    int err = hole_of(d->volume, late->ino, &seek, &from, &to);
+    while (!err && from < to && (from != last_from || to != last_to)) {
+        last_from = from;
+        last_to = to;
+        (void)fuse_lowlevel_notify_inval_inode(d->session, late->ino, (off_t)from,
+                                               (off_t)(to - from));
+        err = hole_of(d->volume, late->ino, &seek, &from, &to);
+    }
+    if (!err)
+        err = volume_seek(d->volume, late->ino, seek.offset, seek.whence, &found);
+    if (err)
+        fuse_reply_err(late->req, -err);
+    else
+        fuse_reply_lseek(late->req, (off_t)found);
+}
+
+void late_seek(fuse_req_t req, uint64_t ino, uint64_t offset, int whence)
+{
+    const struct seek seek = {offset, whence};
+    hand_over(req, ino, (const char *)&seek, sizeof seek, answer_seek);
 }
 
 static void answer_lookup(struct late *late, struct fuse_ops_daemon *d)

@@ -80,6 +80,7 @@ static int replace(struct change *change, struct inode *inode, const struct put 
     if (!S_ISREG(inode->mode))
         return -EEXIST;
     stage_replace(change, inode);
+    files_kill_capabilities(change, inode);
     if (inode->content)
         inode->stale = inode->content;
     inode->content = p->contents.content;

@@ -273,6 +273,9 @@ KEG_CHECKED int files_shrink(struct change *change, struct inode *inode, uint64_
 /* Sees to it that nothing is behind the size, so that it may grow. May commit frames. */
 KEG_CHECKED int files_trim(struct volume *volume, struct inode *inode);
 void files_kill_suid(struct inode *inode);
+/* A change of contents or owner takes capabilities(7) from a program: deletes them in this frame.
+ * Returns whether there were any. */
+bool files_kill_capabilities(struct change *change, const struct inode *inode);
 
 /* ---- stage.c: contents that are replaced as a whole ---- */
 

@@ -5,6 +5,7 @@
  */
 #include "volume_internal.h"
 #include <errno.h>
+#include <linux/limits.h>
 #include <string.h>
 #include <sys/xattr.h>
 
@@ -23,6 +24,38 @@ static int find(struct volume *volume, uint64_t ino, struct keg_bytes name, stru
     return error == -ENOENT ? -ENODATA : error;
 }
 
+/* Names one behind the other, each closed by a NUL. */
+static ssize_t list_locked(struct volume *volume, uint64_t ino, char *list, size_t size)
+{
+    struct inode inode;
+    struct keys_key prefix;
+    struct keg_iter *iter;
+    struct keg_entry entry;
+    size_t used = 0;
+    int error = inodes_load(volume, ino, &inode);
+    if (error || !(inode.flags & INODE_HAS_XATTRS))
+        return error;
+    keys_prefix(&prefix, KEYS_XATTR, ino);
+    error = keg_iter_open(volume->keg, keys_bytes(&prefix), &iter);
+    if (error)
+        return error;
+    int more;
+    while ((more = keg_iter_next(iter, &entry)) > 0) {
+        size_t len = entry.key.len - prefix.len;
+        if (size && used + len + 1 > size) {
+            more = -ERANGE;
+            break;
+        }
+        if (size) {
+            memcpy(list + used, (const char *)entry.key.data + prefix.len, len);
+            list[used + len] = 0;
+        }
+        used += len + 1;
+    }
+    keg_iter_close(iter);
+    return more < 0 ? more : (ssize_t)used;
+}
+
 static int set_locked(struct volume *volume, uint64_t ino, struct keg_bytes name,
                       struct keg_bytes value, int flags)
 {
@@ -38,6 +71,13 @@ static int set_locked(struct volume *volume, uint64_t ino, struct keg_bytes name
         return -EEXIST;
     if (error && flags & XATTR_REPLACE)
         return -ENODATA;
+    if (error) { /* listxattr(2) has no room for longer lists: nobody could see them any more */
+        ssize_t listed = list_locked(volume, ino, NULL, 0);
+        if (listed < 0)
+            return (int)listed;
+        if ((size_t)listed + name.len + 1 > XATTR_LIST_MAX)
+            return -ENOSPC;
+    }
     struct keys_key key;
     struct change change;
     keys_xattr(&key, ino, name);
@@ -97,38 +137,6 @@ ssize_t volume_getxattr(struct volume *volume, uint64_t ino, struct keg_bytes na
     ssize_t n = get_locked(volume, ino, name, value, size);
     inodes_unlock_one(volume, ino);
     return n;
-}
-
-/* Names one behind the other, each closed by a NUL. */
-static ssize_t list_locked(struct volume *volume, uint64_t ino, char *list, size_t size)
-{
-    struct inode inode;
-    struct keys_key prefix;
-    struct keg_iter *iter;
-    struct keg_entry entry;
-    size_t used = 0;
-    int error = inodes_load(volume, ino, &inode);
-    if (error || !(inode.flags & INODE_HAS_XATTRS))
-        return error;
-    keys_prefix(&prefix, KEYS_XATTR, ino);
-    error = keg_iter_open(volume->keg, keys_bytes(&prefix), &iter);
-    if (error)
-        return error;
-    int more;
-    while ((more = keg_iter_next(iter, &entry)) > 0) {
-        size_t len = entry.key.len - prefix.len;
-        if (size && used + len + 1 > size) {
-            more = -ERANGE;
-            break;
-        }
-        if (size) {
-            memcpy(list + used, (const char *)entry.key.data + prefix.len, len);
-            list[used + len] = 0;
-        }
-        used += len + 1;
-    }
-    keg_iter_close(iter);
-    return more < 0 ? more : (ssize_t)used;
 }
 
 ssize_t volume_listxattr(struct volume *volume, uint64_t ino, char *list, size_t size)

@@ -309,6 +309,55 @@ static void test_relatime_waits_in_memory(void **state)
     assert_true(get(ino).atime.tv_sec == attr.atime.tv_sec);
 }
 
+/* ---- Capabilities ---- */
+
+static void set_capability(uint64_t ino)
+{
+    assert_int_equal(volume_setxattr(f.volume, ino, T("security.capability"), "c", 1, 0), 0);
+}
+
+static void expect_capability(uint64_t ino, bool there)
+{
+    assert_int_equal(volume_getxattr(f.volume, ino, T("security.capability"), NULL, 0),
+                     there ? 1 : -ENODATA);
+    assert_int_equal(volume_getxattr(f.volume, ino, T("user.a"), NULL, 0), 2);
+}
+
+static ssize_t fill_nothing(void *arg, void *buf, size_t size)
+{
+    (void)arg, (void)buf, (void)size;
+    return 0;
+}
+
+/* The kernel does so as well, but only for what goes through it. */
+static void test_new_contents_or_owners_take_capabilities_away(void **state)
+{
+    (void)state;
+    struct volume_attr attr = {.mode = 0755, .uid = 7}, out;
+    uint64_t ino = make_file("a");
+    const unsigned sets[] = {VOLUME_SET_UID, VOLUME_SET_SIZE, VOLUME_KILL_SUID};
+    assert_int_equal(volume_setxattr(f.volume, ino, T("user.a"), "xx", 2, 0), 0);
+    for (int i = 0; i < 3; i++) {
+        set_capability(ino);
+        assert_int_equal(volume_setattr(f.volume, ino, sets[i], &attr, &out), 0);
+        expect_capability(ino, false);
+    }
+    set_capability(ino);
+    assert_int_equal(volume_setattr(f.volume, ino, VOLUME_SET_MODE, &attr, &out), 0);
+    expect_capability(ino, true);
+    write_text(ino, 0, "x");
+    expect_capability(ino, false);
+    set_capability(ino);
+    assert_int_equal(volume_fallocate(f.volume, ino, 0, 0, 10), 0);
+    expect_capability(ino, false);
+    set_capability(ino);
+    const struct volume_new new = {.mode = S_IFREG | 0644};
+    assert_int_equal(volume_put(f.volume, T("a"), &new, fill_nothing, NULL), 0);
+    expect_capability(ino, false);
+    crash_and_reopen();
+    expect_capability(ino, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +377,7 @@ int main(void)
         TEST(test_fallocate),
         TEST(test_times),
         TEST(test_relatime_waits_in_memory),
+        TEST(test_new_contents_or_owners_take_capabilities_away),
     };
     return cmocka_run_group_tests_name("volume_files", tests, NULL, NULL);
 }
