@@ -152,6 +152,8 @@ int commands_umount(const struct commands_entry *self, int argc, char **argv)
         log_error("cannot unmount %s: %s", argv[0], strerror(-err));
     else if (strcmp(entry->type, MOUNTS_TYPE) != 0)
         log_error("not a kegfs: %s: %s (%s) is mounted there", point, entry->source, entry->type);
+    else if (geteuid() && entry->user != geteuid())
+        log_error("cannot unmount %s: user %u mounted it", point, entry->user);
     else
         code = umount_at(point, entry->source);
     free(entry);

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -106,6 +107,28 @@ static bool check_device(void)
     return false;
 }
 
+/* The rule of fusermount3, which would give no more than a hint of it. */
+static bool check_allow_other(const struct mount_options *o)
+{
+    static const char conf[] = "/etc/fuse.conf", word[] = "user_allow_other";
+    char line[256];
+    bool allowed = !geteuid() || !o->allow_other;
+    FILE *file = allowed ? NULL : fopen(conf, "re");
+    while (!allowed && file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "#\n")] = '\0';
+        const char *at = line + strspn(line, " \t");
+        size_t len = strlen(word);
+        allowed = !strncmp(at, word, len) && at[len + strspn(at + len, " \t\r")] == '\0';
+    }
+    if (file)
+        fclose(file);
+    if (!allowed)
+        log_error("allow_other is for root alone, unless %s has the line %s; ask the "
+                  "administrator, or mount without it",
+                  conf, word);
+    return allowed;
+}
+
 bool mount_check(const struct mount_options *o, struct mount_paths *paths)
 {
     int err = mounts_realpath(o->mountpoint, paths->mountpoint);
@@ -119,5 +142,5 @@ bool mount_check(const struct mount_options *o, struct mount_paths *paths)
         return false;
     }
     return clear_dead(paths->mountpoint) && check_apart(paths) && check_point(o, paths) &&
-           check_device();
+           check_device() && check_allow_other(o);
 }

@@ -43,8 +43,11 @@ static bool parse(char *line, struct mounts_entry *out)
             return false;
     char *type = strtok_r(tail + 3, " \n", &save);
     char *source = strtok_r(NULL, " \n", &save);
+    char *options = strtok_r(NULL, " \n", &save);
     if (!type || !source)
         return false;
+    char *user = options ? strstr(options, "user_id=") : NULL;
+    out->user = user ? (uint32_t)strtoul(user + 8, NULL, 10) : 0;
     copy_field(out->point, sizeof out->point, field[4]);
     copy_field(out->type, sizeof out->type, type);
     copy_field(out->source, sizeof out->source, source);

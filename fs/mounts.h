@@ -14,6 +14,7 @@ struct mounts_entry {
     char point[PATH_MAX];  /* mountpoint */
     char source[PATH_MAX]; /* of ours: the store's real path */
     char type[64];
+    uint32_t user; /* of a FUSE: who mounted it */
 };
 
 /* The topmost mount at exactly this real path. -ENOENT when nothing is mounted there; -EIO, -ENOMEM
