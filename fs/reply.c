@@ -24,6 +24,9 @@ static void make_key(void)
 
 void *reply_buffer(size_t size)
 {
+    void *in_place = transport_room(size);
+    if (in_place)
+        return in_place;
     pthread_once(&buffer_once, make_key);
     struct buffer *buffer = pthread_getspecific(buffer_key);
     if (buffer && buffer->size >= size)

@@ -141,6 +141,8 @@ static void submit_command(struct transport_entry *e, unsigned op)
 
 static void give_back(struct transport_entry *e)
 {
+    if (transport_entry_large(e)) /* the reply */
+        e->queue->ring->large = true;
     atomic_store_explicit(&e->unique, 0, memory_order_relaxed);
     e->registering = false;
     submit_command(e, CMD_COMMIT_AND_FETCH);
@@ -286,8 +288,6 @@ static void serve(struct transport_entry *e)
     current = e;
     transport_serve(uring->t, e->message, e->len);
     current = NULL;
-    if (transport_entry_large(e))
-        ring->large = true;
     if (e->replied)
         give_back(e);
     else

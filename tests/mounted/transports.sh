@@ -1,0 +1,245 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# each transport: large and late requests, signals, ways to unmount, limits, what cannot be had
+. "$(dirname "$0")/lib.sh"
+need_root
+
+kinds=(spin libfuse)
+if (need_uring) 2>"$T/why"; then kinds=(uring "${kinds[@]}"); else cat "$T/why" >&2; fi
+
+wait_gone() { # PID
+    for _ in $(seq 600); do
+        [ -e "/proc/$1" ] && ! grep -q '^State:\sZ' "/proc/$1/status" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    fail "process $1 does not end"
+}
+mount_with() { # KIND [OPTION...]
+    local kind=$1
+    shift
+    timeout 120 "$KEGFS" mount "$STORE" "$MNT" -o "transport=$kind" "$@"
+    equal "transport" "$kind" "$(stat_of transport)"
+}
+soon() { timeout 60 "$@" || fail "did not end: $*"; }
+
+large_and_small() {
+    local size
+    for size in 0 1 4095 65537 1048575 1048576 1048577 5000000; do
+        head -c "$size" /dev/urandom >"$T/data"
+        soon cp "$T/data" "$MNT/data.$size"
+        soon dd if="$T/data" of="$MNT/direct.$size" bs=1M oflag=direct status=none 2>/dev/null ||
+            fail "direct write of $size"
+    done
+    keg_kill_cache
+    for size in 0 1 4095 65537 1048575 1048576 1048577 5000000; do
+        soon cmp "$MNT/data.$size" "$MNT/direct.$size" || fail "contents of $size"
+    done
+    soon touch "$MNT/$(printf 'n%.0s' {1..255})"
+    ! touch "$MNT/$(printf 'n%.0s' {1..256})" 2>/dev/null || fail "a name of 256 bytes"
+    ! cat "$MNT/none" 2>/dev/null || fail "a file that is not there"
+    mkdir "$MNT/dir"
+    (cd "$MNT/dir" && seq -f "file-with-a-long-name-%g" "$(scaled 200 2000 20000)" | xargs touch)
+    equal "names" "$(scaled 200 2000 20000)" "$(find "$MNT/dir" -type f | wc -l)"
+}
+keg_kill_cache() { echo 3 >/proc/sys/vm/drop_caches; }
+
+# More late requests than a queue has entries: others are served meanwhile.
+many_late() {
+    python3 - "$MNT" "$(scaled 20 40 100)" <<'END'
+import os, sys, threading, time
+top, rounds = sys.argv[1], int(sys.argv[2])
+errors, over = [], threading.Event()
+def syncing(n):
+    try:
+        fd = os.open(f"{top}/sync{n}", os.O_CREAT | os.O_RDWR)
+        for _ in range(rounds):
+            os.pwrite(fd, b"x" * 100, 0)
+            os.fsync(fd)
+        os.close(fd)
+    except OSError as error:
+        errors.append(error)
+def others():
+    while not over.is_set():
+        open(f"{top}/other", "w").close()
+        os.listdir(top)
+        open(f"{top}/.kegfs/stats").read()
+threads = [threading.Thread(target=syncing, args=(n,)) for n in range(40)]
+extra = threading.Thread(target=others)
+extra.start()
+for t in threads: t.start()
+for t in threads: t.join()
+over.set()
+extra.join()
+sys.exit(str(errors[0]) if errors else 0)
+END
+}
+
+# A process killed while it waits, and one that ignores what it asked for.
+interrupted() {
+    local pid i
+    for i in 1 2 3 4 5 6 7 8; do
+        (while :; do echo "$i" >"$MNT/killed.$i" && sync "$MNT/killed.$i"; done) 2>/dev/null &
+        pid=$!
+        sleep 0.0"$i"
+        kill -9 $pid
+        wait $pid 2>/dev/null || true
+    done
+    echo after >"$MNT/after"
+    equal "after the kills" after "$(cat "$MNT/after")"
+}
+
+inodes_of_many_forgets() {
+    mkdir "$MNT/forget"
+    (cd "$MNT/forget" && seq 3000 | xargs touch)
+    rm -rf "$MNT/forget"
+    keg_kill_cache
+}
+
+idle_costs_nothing() {
+    local pid before after
+    pid=$(daemon_pid)
+    sleep 1.5 # the volume's and the store's own timers
+    before=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
+    sleep 2
+    after=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
+    [ $((after - before)) -le 4 ] || fail "an idle mount used $((after - before)) hundredths of 2 s"
+}
+
+for kind in "${kinds[@]}"; do
+    step "$kind: contents, names, errors"
+    rm -rf "$STORE"
+    mount_with "$kind"
+    large_and_small
+    step "$kind: late replies"
+    many_late
+    step "$kind: interrupts, forgets"
+    interrupted
+    inodes_of_many_forgets
+    step "$kind: idle"
+    idle_costs_nothing
+
+    step "$kind: ways to end"
+    pid=$(daemon_pid)
+    soon fusermount3 -u "$MNT" && wait_gone "$pid"
+    mount_with "$kind" && pid=$(daemon_pid)
+    soon umount "$MNT" && wait_gone "$pid"
+    for signal in TERM INT HUP; do
+        mount_with "$kind" && pid=$(daemon_pid)
+        echo "$signal" >"$MNT/last"
+        kill -"$signal" "$pid"
+        wait_gone "$pid"
+        ! is_mounted || fail "mounted after SIG$signal"
+        equal "after SIG$signal" "$signal" "$("$KEGFS" get "$STORE" last)"
+    done
+    mount_with "$kind" && pid=$(daemon_pid)
+    exec 9>"$MNT/open"
+    umount -l "$MNT"
+    echo "still open" >&9
+    exec 9>&-
+    wait_gone "$pid"
+    equal "after umount -l" "still open" "$("$KEGFS" get "$STORE" open)"
+
+    step "$kind: SIGTERM while busy"
+    mount_with "$kind" && pid=$(daemon_pid)
+    (cd "$MNT" && while echo x >busy && sync busy; do :; done 2>/dev/null) &
+    busy=$!
+    sleep 0.3
+    kill -TERM "$pid"
+    wait_gone "$pid"
+    wait $busy || true
+    ! is_mounted || fail "mounted after SIGTERM while busy"
+
+    step "$kind: kill -9"
+    mount_with "$kind"
+    (while echo x >"$MNT/busy"; do :; done 2>/dev/null) &
+    busy=$!
+    keg_kill
+    wait $busy || true
+
+    step "$kind: aborted"
+    mount_with "$kind" && pid=$(daemon_pid)
+    echo before >"$MNT/aborted"
+    minor=$(stat -c '%d' "$MNT")
+    [ -d /sys/fs/fuse/connections ] && [ -e "/sys/fs/fuse/connections/$minor/abort" ] ||
+        mount -t fusectl none /sys/fs/fuse/connections
+    (while echo x >"$MNT/busy"; do :; done 2>/dev/null) &
+    busy=$!
+    echo 1 >"/sys/fs/fuse/connections/$minor/abort"
+    wait $busy || true
+    wait_gone "$pid"
+    ! is_mounted || unmount_lazily "$MNT"
+    equal "after the abort" before "$("$KEGFS" get "$STORE" aborted)"
+
+    step "$kind: every change synced"
+    mount_with "$kind" -o sync
+    mkdir "$MNT/s"
+    for i in $(seq 30); do echo "$i" >"$MNT/s/$i" & done
+    wait
+    equal "files" 30 "$(find "$MNT/s" -type f | wc -l)"
+    cat "$MNT"/s/* >/dev/null && rm -r "$MNT/s"
+    "$KEGFS" umount "$MNT"
+
+    step "$kind: one CPU of several"
+    taskset -c 0 timeout 60 "$KEGFS" mount "$STORE" "$MNT" -o "transport=$kind"
+    for cpu in $(seq 0 $(($(nproc) - 1))); do
+        echo "$cpu" | soon taskset -c "$cpu" tee "$MNT/cpu.$cpu" >/dev/null
+        equal "from CPU $cpu" "$cpu" "$(soon taskset -c "$cpu" cat "$MNT/cpu.$cpu")"
+    done
+    "$KEGFS" umount "$MNT"
+
+    step "$kind: as another user"
+    mkdir -p "$T/user/mnt"
+    chmod 755 "$T"
+    chown -R nobody "$T/user"
+    [ -e "$T/fuse" ] || mknod -m 666 "$T/fuse" c 10 229
+    unshare -m sh -ec "mount --bind '$T/fuse' /dev/fuse
+        exec setpriv --reuid=nobody --regid=nogroup --clear-groups prlimit --memlock=65536 \
+            sh -ec 'timeout 60 $KEGFS mount $T/user/store $T/user/mnt -o transport=$kind
+                echo mine >$T/user/mnt/a
+                timeout 60 sync $T/user/mnt/a
+                cat $T/user/mnt/a
+                timeout 60 $KEGFS umount $T/user/mnt'" >"$T/said"
+    equal "its file" mine "$(cat "$T/said")"
+    rm -rf "$T/user"
+done
+no_findings
+
+step "without the means"
+refused 2 transport "$KEGFS" mount "$STORE" "$MNT" -o transport=dove
+# seccomp, as in containers: io_uring_setup is not permitted.
+cat >"$T/without.py" <<'END'
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None)
+SETUP, ALLOW, EPERM = 425, 0x7fff0000, 0x00050001
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, SETUP), (6, 0, 0, EPERM), (6, 0, 0, ALLOW)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *i) for i in code))
+fprog = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(program)))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, fprog, 0, 0):
+    sys.exit("no seccomp")
+os.execvp(sys.argv[1], sys.argv[1:])
+END
+python3 "$T/without.py" "$KEGFS" mount "$STORE" "$MNT"
+equal "transport" spin "$(stat_of transport)"
+"$KEGFS" umount "$MNT"
+[ "${kinds[0]}" = uring ] || exit 0
+refused 1 "no transport=uring here" python3 "$T/without.py" "$KEGFS" mount "$STORE" "$MNT" -o transport=uring
+echo N >"$T/N"
+off="mount --bind '$T/N' /sys/module/fuse/parameters/enable_uring && exec '$KEGFS' mount '$STORE' '$MNT'"
+refused 1 "switched off" unshare -m sh -c "$off -o transport=uring"
+
+step "descriptors for some of the rings"
+declare -A seen=()
+for limit in $(seq 8 $((40 + 2 * $(nproc)))); do
+    if prlimit --nofile="$limit" timeout 60 "$KEGFS" mount "$STORE" "$MNT" 2>/dev/null; then
+        kind=$(stat_of transport)
+        seen[$kind]=1
+        soon touch "$MNT/limit"
+        "$KEGFS" umount "$MNT"
+        [ "$kind" != uring ] || break
+    else
+        seen[refused]=1
+        ! is_mounted || fail "mounted, and said that it failed"
+    fi
+done
+[ -n "${seen[uring]:-}" ] && [ -n "${seen[spin]:-}" ] || fail "seen only: ${!seen[*]}"
+"$KEGFS" check "$STORE"
