@@ -2,14 +2,14 @@
 #include "log.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
 #include <unistd.h>
 
-/* Both are set before there is a second thread. */
-static bool to_syslog;
-static enum keg_level limit = KEG_LOG_INFO;
+static atomic_bool to_syslog;
+static enum keg_level limit = KEG_LOG_INFO; /* set before there is a second thread */
 
 void log_line(enum keg_level level, const char *format, va_list args)
 {
@@ -19,7 +19,7 @@ void log_line(enum keg_level level, const char *format, va_list args)
     if (level > limit)
         return;
     (void)vsnprintf(line, sizeof line, format, args);
-    if (to_syslog)
+    if (atomic_load(&to_syslog))
         syslog(priority[level], "%s", line);
     else
         fprintf(stderr, "kegfs: %s\n", line);
@@ -68,7 +68,7 @@ int log_to_syslog(void)
     if (fd > 2)
         close(fd);
     openlog("kegfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
-    to_syslog = true;
+    atomic_store(&to_syslog, true);
     return 0;
 }
 

@@ -2,7 +2,7 @@
 /*
  * What a person should know: lines to stderr, and to syslog (LOG_DAEMON) once a daemon has let go
  * of its terminal. A line says what, where, and what to do: "kegfs: what: where: what to do".
- * Every function may be called from any thread, but log_to_syslog only while there is one.
+ * Every function may be called from any thread; log_to_syslog once.
  */
 #ifndef LOG_H
 #define LOG_H
