@@ -44,6 +44,7 @@ ccache          command ccache
 curl            command curl
 nginx           command nginx
 libnginx-mod-http-dav-ext file /usr/lib/nginx/modules/ngx_http_dav_ext_module.so
+xfsprogs        command mkfs.xfs
 "
 
 is_there() { # KIND WHAT

@@ -98,14 +98,17 @@ kill_holder() { # LOCK-FILE
     read -r pid _ <"$1" || return 0
     [ "$(readlink "/proc/$pid/exe")" != "$(realpath "$KEGFS")" ] || kill -9 "$pid"
 }
-keg_kill() { # kill -9, and the mountpoint is free again
-    local pid
-    pid=$(daemon_pid)
+keg_kill() { # [PID]: kill -9, and the mountpoint is free again
+    local pid=${1-}
+    [ -n "$pid" ] || pid=$(daemon_pid)
     kill -9 "$pid"
-    while [ -e "/proc/$pid" ] && ! grep -q '^State:\sZ' "/proc/$pid/status" 2>/dev/null; do
+    wait_end "$pid"
+    unmount_lazily "$MNT"
+}
+wait_end() { # PID: of a process that is no child of ours, or not waited for yet
+    while [ -e "/proc/$1" ] && ! grep -q '^State:\sZ' "/proc/$1/status" 2>/dev/null; do
         sleep 0.01
     done
-    unmount_lazily "$MNT"
 }
 
 stat_of() { # NAME: a number of stats.json
@@ -146,6 +149,45 @@ special_tree() { # DIR: things that real trees seldom have
     touch -d '1969-12-31 23:59:58.123456789 UTC' "$special/hard3"
     touch -d '2038-01-19 03:14:09.987654321 UTC' "$special/empty-file"
     setfattr -n user.colour -v blue "$special/random" 2>/dev/null || true
+}
+
+# ---- Load: see load.py ----
+
+# Each round: load_begin, load_wait, an end of the daemon, load_ended, a mount, load_judge.
+load_begin() { # SEED WRITERS STEPS OPTION...
+    local seed=$1 writers=$2 steps=$3
+    shift 3
+    # The interpreter itself, as what is called python3 may be a slow script.
+    python=${python:-$(python3 -c 'import sys; print(sys.executable)')}
+    mkdir -p "$T/accounts"
+    rm -f "$T"/accounts/*.account "$T/accounts/ready"
+    load_options=(--seed "$seed" --writers "$writers" --steps "$steps" "$@")
+    "$python" -S "$top/tests/mounted/load.py" run "$MNT" "$T/accounts" "${load_options[@]}" &
+    load_pid=$!
+}
+load_wait() { # until each writer has done STEPS steps
+    while [ ! -e "$T/accounts/ready" ]; do
+        kill -0 "$load_pid" || fail "the writers ended (${load_options[*]})"
+        sleep 0.005
+    done
+}
+load_ended() { # by itself, because its calls fail
+    read -r load_at _ </proc/uptime
+    wait "$load_pid" || fail "a writer failed otherwise than by the crash (${load_options[*]})"
+}
+load_stop() {
+    kill -TERM "$load_pid"
+    load_ended
+}
+load_judge() { # cut|kill|clean; sets steps, lost, aborted
+    local figures
+    figures=$("$python" -S "$top/tests/mounted/load.py" judge "$MNT" "$T/accounts" \
+        "${load_options[@]}" --after "$1" --at "$load_at") || {
+        echo "$figures"
+        fail "not what was acknowledged (${load_options[*]})"
+    }
+    # shellcheck disable=SC2034 # the caller's
+    read -r steps lost aborted _ <<<"$figures"
 }
 
 # ---- Judging ----

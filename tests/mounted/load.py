@@ -1,0 +1,600 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Writers that keep account of what they were promised, and a judge of what a crash left.
+
+    load.py run DIRECTORY ACCOUNTS     writers, one process and one subdirectory each, until the
+                                       first error or SIGTERM; makes ACCOUNTS/ready when each
+                                       has done --steps steps
+    load.py judge DIRECTORY ACCOUNTS   compares the tree with the accounts; prints how many steps
+                                       were done, how many of them are lost, how many writers had
+                                       a call aborted by the crash, and how many trees are wrong
+
+A writer makes system calls one after the other ("steps"), all drawn from its seed and from a model
+of its tree, so that the judge can draw the same ones again. The account need only say how far the
+writer came: how many steps were begun, how many are done, and how many had been done when the last
+fsync that returned 0 was begun. It is a shared mapping of a file outside of the mount.
+
+The judge steps the model forward and looks for the state that the tree is in. kegfs has one log, so
+what a crash leaves is the state after some step: after a power cut not before the last step that
+was synced, after a kill of the daemon not before the last step that was done. Nothing else will do:
+not a newer file beside an older one, no half file, no name too few or too many. Promise 4 takes two
+states out: a file that was truncated and then written in one piece is never found empty, and with
+commit=close a file is never found half written. The state found is where the writers go on in the
+next round, and a later crash must not lose it either.
+"""
+import argparse
+import copy
+import errno
+import hashlib
+import mmap
+import os
+import pickle
+import random
+import signal
+import stat
+import struct
+import sys
+import time
+import traceback
+
+FILES_MAX = 24  # of a writer
+SIZE_MAX = 1 << 20
+PAGE = 4096
+BIG = "big"  # the name of the file that is judged by its hash
+HOLD = 0.4  # seconds; a truncation that stood alone for longer may be in the log by itself
+CRASH_ERRORS = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.EROFS, errno.ENOSPC}
+
+
+def now():
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Account:
+    """How far a writer came; begun >= done >= synced, in steps."""
+
+    LAYOUT = struct.Struct("=QQQdi")
+
+    def __init__(self, path, create):
+        if create:
+            with open(path, "wb") as file:
+                file.write(bytes(self.LAYOUT.size))
+        with open(path, "r+b") as file:
+            self.map = mmap.mmap(file.fileno(), 0)
+        self.begun, self.done, self.synced, self.held, self.error = self.LAYOUT.unpack(self.map[:])
+
+    def keep(self):
+        self.map[:] = self.LAYOUT.pack(self.begun, self.done, self.synced, self.held, self.error)
+
+
+class Sum:
+    """Contents too big to keep, made by appending: their size and hash."""
+
+    def __init__(self, size=0, digest=None):
+        self.size, self.digest = size, digest or hashlib.blake2b(digest_size=16)
+
+    def __len__(self):
+        return self.size
+
+    def extended(self, data):
+        digest = self.digest.copy()
+        digest.update(data)
+        return Sum(self.size + len(data), digest)
+
+    def __deepcopy__(self, memo):
+        return self  # it never changes
+
+    def value(self):
+        return self.size, self.digest.hexdigest()
+
+
+class File:
+    """Contents and mode; `staged` is what commit=close holds back while it is open."""
+
+    def __init__(self):
+        self.data, self.staged, self.mode = b"", None, 0o644
+
+    def value(self):
+        return self.mode, self.data.value() if isinstance(self.data, Sum) else self.data
+
+    def settle(self):
+        """Nothing is open: as it is kept from round to round."""
+        self.mode, self.data = self.value()
+        self.staged = None
+
+
+class Model:
+    """A writer's tree: paths to a File (hard links share one), a str (symbolic link) or None."""
+
+    def __init__(self, commit_close):
+        self.tree, self.commit_close, self.open = {}, commit_close, None
+
+    def files(self):
+        return [p for p, node in self.tree.items() if isinstance(node, File) and p != BIG]
+
+    def directories(self):
+        return [""] + [p + "/" for p, node in self.tree.items() if node is None]
+
+    def state(self):
+        """What the judge compares: everything by value."""
+        return {p: node.value() if isinstance(node, File) else node
+                for p, node in self.tree.items()}
+
+    def apply(self, step):
+        getattr(self, "do_" + step[0])(*step[1:])
+
+    def do_open(self, path, flags):
+        if path not in self.tree:
+            self.tree[path] = File()
+            fresh = True
+        else:
+            fresh = bool(flags & os.O_TRUNC)
+        self.open = self.tree[path]
+        empty = Sum() if path == BIG else b""
+        if fresh and self.commit_close:
+            self.open.staged = empty
+        elif fresh:
+            self.open.data = empty
+
+    def do_write(self, at, data):
+        file = self.open
+        old = file.data if file.staged is None else file.staged
+        if isinstance(old, Sum):
+            assert at == len(old)
+            old = old.extended(data)
+        else:
+            old = old[:at] + bytes(max(0, at - len(old))) + data + old[at + len(data):]
+        if file.staged is None:
+            file.data = old
+        else:
+            file.staged = old
+
+    def commit(self):
+        if self.open.staged is not None:
+            self.open.data, self.open.staged = self.open.staged, None
+
+    def do_fsync(self):
+        self.commit()
+
+    def do_close(self):
+        self.commit()
+        self.open = None
+
+    def do_truncate(self, path, size):
+        file = self.tree[path]
+        file.data = file.data[:size] + bytes(max(0, size - len(file.data)))
+
+    def do_chmod(self, path, mode):
+        self.tree[path].mode = mode
+
+    def do_unlink(self, path):
+        del self.tree[path]
+
+    do_rmdir = do_unlink
+
+    def do_mkdir(self, path):
+        self.tree[path] = None
+
+    def do_link(self, old, new):
+        self.tree[new] = self.tree[old]
+
+    def do_symlink(self, text, path):
+        self.tree[path] = text
+
+    def do_rename(self, old, new):
+        if self.tree[old] is None:
+            for path in [p for p in self.tree if p.startswith(old + "/")]:
+                self.tree[new + path[len(old):]] = self.tree.pop(path)
+        elif self.tree.get(new) is not None and self.tree[new] is self.tree[old]:
+            return  # two names of one file: rename does nothing
+        self.tree[new] = self.tree.pop(old)
+
+    def do_fsyncdir(self, path):
+        pass
+
+
+class Calls:
+    """The same steps as system calls, in the writer's directory. That is its working directory, so
+    that what comes after a lazy unmount fails and does not go to what was below the mount."""
+
+    def __init__(self, top):
+        os.makedirs(top, exist_ok=True)
+        os.chdir(top)
+        self.fd = -1
+
+    def apply(self, step):
+        getattr(self, "do_" + step[0])(*step[1:])
+
+    def do_open(self, path, flags):
+        self.fd = os.open(path, flags, 0o644)
+
+    def do_write(self, at, data):
+        if os.pwrite(self.fd, data, at) != len(data):
+            raise OSError(errno.ECONNABORTED, "a short write")  # the second part of it failed
+
+    def do_fsync(self):
+        os.fsync(self.fd)
+
+    def do_close(self):
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+
+    def do_truncate(self, path, size):
+        os.truncate(path, size)
+
+    def do_chmod(self, path, mode):
+        os.chmod(path, mode)
+
+    def do_unlink(self, path):
+        os.unlink(path)
+
+    def do_rmdir(self, path):
+        os.rmdir(path)
+
+    def do_mkdir(self, path):
+        os.mkdir(path, 0o755)
+
+    def do_link(self, old, new):
+        os.link(old, new)
+
+    def do_symlink(self, text, path):
+        os.symlink(text, path)
+
+    def do_rename(self, old, new):
+        os.rename(old, new)
+
+    def do_fsyncdir(self, path):
+        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+class Draw:
+    """Draws operations from a seed; each is a list of steps. Asks the model as it goes."""
+
+    SYNCS = ("fsync", "fsyncdir")
+
+    def __init__(self, seed, model, big):
+        self.random, self.model, self.big, self.count = random.Random(seed), model, big, 0
+        # All writers of a round sync often, or all do seldom: one fsync makes everyone's durable.
+        self.sync_share = random.Random(seed.split("/")[0]).choice((1, 0.2, 0.01))
+
+    def name(self):
+        self.count += 1
+        directory = self.random.choice(self.model.directories())
+        return f"{directory}{self.random.getrandbits(24):06x}-{self.count}"
+
+    def data(self):
+        limit = self.random.choice((100, 5000, 40000, 40000, 200000))
+        if self.random.random() < 0.02:
+            limit = SIZE_MAX
+        return self.random.randbytes(self.random.randint(1, limit))
+
+    def maybe(self, share, *steps):
+        return list(steps) if self.random.random() < share * self.sync_share else []
+
+    def writes(self):
+        """What comes between an open that empties and the close: at most SIZE_MAX bytes."""
+        at, steps = 0, []
+        for _ in range(self.random.choice((1, 1, 2, 5))):
+            data = self.data()
+            if at + len(data) <= SIZE_MAX:
+                steps += [("write", at, data)] + self.maybe(0.1, ("fsync",))
+                at += len(data)
+        return steps + self.maybe(0.3, ("fsync",))
+
+    def parent(self, path):
+        return ("fsyncdir", os.path.dirname(path))
+
+    def create(self):
+        path = self.name()
+        return ([("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)] + self.writes() +
+                [("close",)] + self.maybe(0.2, self.parent(path)))
+
+    def replace(self, path):
+        return [("open", path, os.O_WRONLY | os.O_TRUNC)] + self.writes() + [("close",)]
+
+    def replace_by_rename(self, path):
+        new = self.name()
+        return ([("open", new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)] + self.writes() +
+                [("close",), ("rename", new, path)] + self.maybe(0.3, self.parent(path)))
+
+    def change(self, path):
+        size = len(self.model.tree[path].data)
+        at = self.random.choice((size, self.random.randint(0, size + 9000)))
+        data = self.data()
+        if at + len(data) > SIZE_MAX:
+            at = 0
+        return ([("open", path, os.O_RDWR), ("write", at, data)] +
+                self.maybe(0.3, ("fsync",)) + [("close",)])
+
+    def shape(self, path):
+        return self.random.choice((
+            [("truncate", path, self.random.randint(1, 100000))],
+            [("chmod", path, self.random.choice((0o600, 0o644, 0o755)))],
+            [("link", path, self.name())],
+            [("symlink", path, self.name())],
+            [("rename", path, self.name())]))
+
+    def unlink(self):
+        path = self.random.choice([p for p, node in self.model.tree.items() if node is not None and p != BIG])
+        return [("unlink", path)] + self.maybe(0.3, self.parent(path))
+
+    def directories(self):
+        have = [p[:-1] for p in self.model.directories() if p]
+        if len(have) < 4:
+            path = self.name()
+            return [("mkdir", path)] + self.maybe(0.5, self.parent(path))
+        path = self.random.choice(have)
+        if not any(p.startswith(path + "/") for p in self.model.tree):
+            return [("rmdir", path)] + self.maybe(0.3, self.parent(path))
+        new = os.path.basename(self.name())
+        return [("rename", path, new)] + self.maybe(0.3, self.parent(new))
+
+    def replace_big(self):
+        """One file, whole and in many writes."""
+        path, steps = BIG, []
+        size = int(self.big ** self.random.uniform(0.9, 1))
+        for at in range(0, size, SIZE_MAX):
+            piece = self.random.randbytes(4096) * (SIZE_MAX // 4096)
+            steps.append(("write", at, piece[:min(SIZE_MAX, size - at)]))
+        return [("open", path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)] + steps + [("close",)]
+
+    def operation(self):
+        if self.big:
+            return self.replace_big()
+        files = self.model.files()
+        what = self.random.random()
+        if what < 0.1:
+            return self.directories()
+        if len(files) < FILES_MAX // 2 or (what < 0.25 and len(files) < FILES_MAX):
+            return self.create()
+        if len(self.model.tree) > FILES_MAX + 4 or what < 0.3:
+            return self.unlink()
+        path = self.random.choice(files)
+        for limit, draw in ((0.5, self.replace), (0.7, self.replace_by_rename), (0.9, self.change)):
+            if what < limit:
+                return draw(path)
+        return self.shape(path)
+
+    def steps(self):
+        while True:
+            yield from self.operation()
+            yield None  # here it may stop
+
+
+def empties(options, model, step):
+    """Whether the step is a truncation to zero that kegfs holds back for the write behind it."""
+    return (not options.sync and step[0] == "open" and step[2] & os.O_TRUNC and not model.commit_close and
+            step[1] in model.tree and model.tree[step[1]].data != b"")
+
+
+def parts(step):
+    """The requests that the kernel makes of a step: a write that begins within a page it does not
+    have cached ends there, and another one follows."""
+    if step[0] == "write" and step[1] % PAGE and step[1] // PAGE != (step[1] + len(step[2])) // PAGE:
+        _, at, data = step
+        first = PAGE - at % PAGE
+        return [("write", at, data[:first]), ("write", at + first, data[first:])]
+    return [step]
+
+
+# ---- Writing ----
+
+def paths(accounts, number):
+    return [f"{accounts}/{number}.{kind}" for kind in ("model", "account", "slow")]
+
+
+def load(accounts, number, options):
+    """The model that the last round left, and the draw of this round."""
+    model = Model(options.commit_close)
+    try:
+        with open(paths(accounts, number)[0], "rb") as file:
+            model.tree = pickle.load(file)
+    except FileNotFoundError:
+        pass
+    big = options.big if number == options.writers - 1 else 0
+    return model, Draw(f"{options.seed}/{number}", model, big)
+
+
+def write(options, number):
+    model, draw = load(options.accounts, number, options)
+    account = Account(paths(options.accounts, number)[1], True)
+    stopped, emptied = [], 0
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+    with open(paths(options.accounts, number)[2], "wb", buffering=0) as slow:
+        try:
+            calls = Calls(f"{options.directory}/{number}")
+            for step in draw.steps():
+                if step is None:
+                    if stopped or now() > options.deadline:
+                        return
+                    continue
+                was_emptied = emptied
+                account.begun += 1
+                emptied = account.begun if empties(options, model, step) else 0
+                if emptied:
+                    account.held = now()
+                account.keep()
+                calls.apply(step)
+                if was_emptied and now() - account.held > HOLD:
+                    slow.write(b"%d\n" % was_emptied)
+                model.apply(step)
+                account.done += 1
+                if step[0] in Draw.SYNCS or options.sync:
+                    account.synced = account.done
+                account.keep()
+        except OSError as error:
+            account.error = error.errno
+            account.keep()
+            if error.errno not in CRASH_ERRORS:
+                print(f"writer {number}, step {account.begun}: {step[:2]}", file=sys.stderr)
+                raise
+
+
+def run(options):
+    children = []
+    options.deadline = now() + options.seconds
+    for number in range(options.writers):
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                write(options, number)
+                code = 0
+            except BaseException:  # pylint: disable=broad-except
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(pid)
+    signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in children])
+    while not all(is_under_way(options, number) for number in range(options.writers)):
+        assert now() < options.deadline, "a writer does nothing"
+        time.sleep(0.002)
+    open(f"{options.accounts}/ready", "w").close()
+    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)
+
+
+def is_under_way(options, number):
+    try:
+        account = Account(paths(options.accounts, number)[1], False)
+        return account.done >= options.steps or account.error
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+# ---- Judging ----
+
+def contents(path):
+    with open(path, "rb") as file:
+        if os.path.basename(path) != BIG:
+            return file.read()
+        total = Sum()
+        while data := file.read(SIZE_MAX):
+            total = total.extended(data)
+        return total.value()
+
+
+def tree_state(top):
+    """The tree as Model.state gives it."""
+    found = {}
+    for directory, names, files in os.walk(top):
+        for name in names + files:
+            path = os.path.join(directory, name)
+            st = os.lstat(path)
+            if stat.S_ISLNK(st.st_mode):
+                value = os.readlink(path)
+            elif stat.S_ISDIR(st.st_mode):
+                value = None
+            else:
+                value = (stat.S_IMODE(st.st_mode), contents(path))
+            found[os.path.relpath(path, top)] = value
+    return found
+
+
+def describe(value):
+    if isinstance(value, tuple):
+        return f"a file of {len(value[1])} bytes, mode {value[0]:o}"
+    return "missing" if value == "" else "a directory" if value is None else f"a link to {value}"
+
+
+def complain(number, found, states):
+    """No state fits: which path fits which states."""
+    print(f"writer {number}: the tree is in no state that it may be in; for each path that is not "
+          f"as after the last step, the steps after which it is (of {len(states)})")
+    last = states[-1][1]
+    for path in sorted(set(found) | set(last)):
+        if found.get(path, "") != last.get(path, ""):
+            fits = [step for step, state in states
+                    if state.get(path, "") == found.get(path, "")]
+            print(f"  {path}: {describe(found.get(path, ''))}, expected "
+                  f"{describe(last.get(path, ''))}; fits {fits[:3]}..{fits[-3:]}")
+
+
+def candidates(options, number, account):
+    """Each (step, model) that may be found."""
+    model, draw = load(options.accounts, number, options)
+    with open(paths(options.accounts, number)[2]) as file:
+        slow = {int(line) for line in file}
+    least = account.synced if options.after == "cut" else account.done
+    late = options.at - account.held > HOLD
+    position = 0
+    if position >= least:
+        yield position, model
+    for step in draw.steps():
+        if position == account.begun:
+            break
+        if step is None:
+            continue
+        emptied = empties(options, model, step)
+        if emptied and options.after == "kill" and position + 1 == least:
+            yield position, model  # visible, and lost with the daemon
+        for part in parts(step):
+            model.apply(part)
+            if part is not step and position >= least:
+                yield position, model  # half of the write, in the last round of the loop all
+        position += 1
+        if emptied and options.after != "clean":
+            if not (late if position >= account.done else position in slow):
+                continue
+        if position >= least:
+            yield position, model
+
+
+def judge_one(options, number):
+    account = Account(paths(options.accounts, number)[1], False)
+    found = tree_state(f"{options.directory}/{number}")
+    states, at, kept = [], None, None
+    for position, model in candidates(options, number, account):
+        states.append((position, model.state()))
+        if states[-1][1] == found:
+            at, kept = position, copy.deepcopy(model.tree)
+            if position >= account.done:
+                break
+    if at is None:
+        complain(number, found, states)
+        return None
+    for node in kept.values():
+        if isinstance(node, File):
+            node.settle()
+    with open(paths(options.accounts, number)[0], "wb") as file:
+        pickle.dump(kept, file)
+    return account, at
+
+
+def judge(options):
+    steps = lost = aborted = errors = 0
+    for number in range(options.writers):
+        one = judge_one(options, number)
+        if not one:
+            errors += 1
+            continue
+        account, at = one
+        steps += account.done
+        lost += max(0, account.done - at)
+        aborted += account.error == errno.ECONNABORTED
+    print(steps, lost, aborted, errors)
+    return 1 if errors else 0
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("command", choices=("run", "judge"))
+    parser.add_argument("directory")
+    parser.add_argument("accounts")
+    parser.add_argument("--seed", required=True)
+    parser.add_argument("--writers", type=int, default=4)
+    parser.add_argument("--commit-close", action="store_true", help="mounted so")
+    parser.add_argument("--sync", action="store_true", help="mounted so: each step is synced")
+    parser.add_argument("--big", type=int, default=0, help="bytes; the last writer replaces one "
+                        "file of about so many")
+    parser.add_argument("--after", choices=("cut", "kill", "clean"), default="clean")
+    parser.add_argument("--at", type=float, default=0, help="when, as /proc/uptime says")
+    parser.add_argument("--seconds", type=int, default=120, help="at most")
+    parser.add_argument("--steps", type=int, default=1)
+    options = parser.parse_args()
+    sys.exit(run(options) if options.command == "run" else judge(options))
+
+
+main()

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# power cuts on ext4 and xfs: what fsync acknowledged is there, the rest is a prefix of what was done
+#
+# A filesystem in a file, cut off by its shutdown ioctl without a flush of its journal: what it had
+# not synced is gone. CUTS sets how many cuts are to count: those in which unsynced bytes of the
+# store were lost. TEST_SEED sets the seed.
+. "$(dirname "$0")/lib.sh"
+need_root
+
+cuts=${CUTS:-$(scaled 1 4 200)}
+seed=${TEST_SEED:-$RANDOM$RANDOM}
+RANDOM=$((seed % 32768))
+step "seed $seed, $cuts cuts"
+counted=0 void=0 all_steps=0 all_lost=0 double=0
+declare -A counted_on=([ext4]=0 [xfs]=0)
+
+mkdir "$T/disk" "$T/memory"
+mount -t tmpfs -o size=1g,mode=700 tmpfs "$T/memory" # the "medium": nobody waits for a real one
+make_disk() { # ext4|xfs
+    rm -f "$T/memory/image"
+    truncate -s 320M "$T/memory/image"
+    if [ "$1" = ext4 ]; then mkfs.ext4 -q "$T/memory/image"; else mkfs.xfs -q "$T/memory/image"; fi
+    rm -rf "$T/accounts"
+}
+cut() { # without a flush of the journal (xfs_io would stat all mounts first, and wait for ours)
+    "$python" -S - "$T/disk" <<'PYTHON'
+import fcntl, os, struct, sys
+SHUTDOWN, NO_LOG_FLUSH = 0x8004587d, 2
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+PYTHON
+}
+sizes() { find "$STORE" -name '*.data' -printf '%f %s\n' | sort; }
+shrunk() { # BEFORE: some segment is shorter than it was
+    join <(echo "$1") <(sizes) | awk '$3 < $2 { found = 1 } END { exit !found }'
+}
+
+options_of() { # ROUND: sets options and load
+    options=(segment_size=1M) load=()
+    [ $(($1 & 1)) -eq 0 ] || options+=(sync_interval=60000)
+    case $(($1 % 5)) in
+    1) options+=(commit=close) load+=(--commit-close) ;;
+    2) options+=(sync) load+=(--sync) ;;
+    3) options+=(commit=close) load+=(--commit-close --big 3000000) ;;
+    4) options=(sync_interval=60000) ;; # one segment
+    esac
+}
+
+# Cut again while the store is being opened; nothing more may be lost by that.
+cut_the_recovery() {
+    local pid
+    "$KEGFS" mount -f "$STORE" "$MNT" -o segment_size=1M 2>/dev/null &
+    pid=$!
+    sleep "0.0$((RANDOM % 100))" # anywhere in it, or before or after
+    cut
+    kill -9 "$pid" || true
+    wait "$pid" || true
+    while is_mounted; do unmount_lazily "$MNT"; done
+    revive
+    double=$((double + 1))
+}
+revive() {
+    umount "$T/disk"
+    mount -o loop "$T/memory/image" "$T/disk"
+}
+
+one_round() { # FILESYSTEM ROUND
+    local options load before is_lost=0 stopped=0 pid
+    options_of "$2"
+    keg_mount -o "$(IFS=, && echo "${options[*]}")"
+    load_begin "$seed.$2" 4 $((1 + RANDOM % 80)) "${load[@]}"
+    load_wait
+    pid=$(daemon_pid)
+    # Every other time the daemon does not live to see it.
+    if [ $((RANDOM % 2)) -eq 0 ]; then kill -STOP "$pid" && stopped=1; fi
+    before=$(sizes)
+    cut
+    keg_kill "$pid"
+    load_ended
+    revive
+    ! shrunk "$before" || is_lost=1
+    [ $((RANDOM % 4)) -ne 0 ] || cut_the_recovery
+    keg_mount -o segment_size=1M
+    load_judge cut
+    "$KEGFS" check "$STORE" >"$T/check" || { cat "$T/check" && fail "round $2: not sound"; }
+    keg_umount
+    all_steps=$((all_steps + steps)) all_lost=$((all_lost + lost))
+    if [ "$is_lost" -eq 1 ] || [ "$lost" -gt 0 ]; then
+        counted=$((counted + 1)) counted_on[$1]=$((counted_on[$1] + 1))
+    else
+        void=$((void + 1))
+        echo "round $2 ($1, ${options[*]}, stopped $stopped): nothing was lost"
+    fi
+}
+
+round=0 goal=0
+for filesystem in ext4 xfs; do
+    make_disk "$filesystem"
+    mount -o loop "$T/memory/image" "$T/disk"
+    STORE=$T/disk/store
+    goal=$((goal == 0 ? (cuts + 1) / 2 : cuts))
+    while [ "$counted" -lt "$goal" ]; do
+        one_round "$filesystem" "$round"
+        round=$((round + 1))
+        [ "$void" -le $((3 + round / 2)) ] || fail "$void of $round cuts lost nothing"
+    done
+    umount "$T/disk"
+done
+echo "powercut: $counted cuts that lost unsynced bytes (ext4 ${counted_on[ext4]}, xfs" \
+    "${counted_on[xfs]}; $double cut again in recovery, $void lost nothing), $all_steps calls," \
+    "$all_lost of them unsynced and lost, 0 acknowledged lost, $SECONDS s"
