@@ -518,7 +518,7 @@ def candidates(options, number, account):
     with open(paths(options.accounts, number)[2]) as file:
         slow = {int(line) for line in file}
     least = account.synced if options.after == "cut" else account.done
-    late = options.at - account.held > HOLD
+    late = options.after == "end" or options.at - account.held > HOLD  # an end logs it
     position = 0
     if position >= least:
         yield position, model
@@ -528,7 +528,7 @@ def candidates(options, number, account):
         if step is None:
             continue
         emptied = empties(options, model, step)
-        if emptied and options.after == "kill" and position + 1 == least:
+        if emptied and options.after in ("kill", "end") and position + 1 == least:
             yield position, model  # visible, and lost with the daemon
         for part in parts(step):
             model.apply(part)
@@ -542,11 +542,21 @@ def candidates(options, number, account):
             yield position, model
 
 
+def also_committed(options, candidates_):
+    """At the end of a session that was detached, what is staged still is committed as it is."""
+    for position, model in candidates_:
+        yield position, model
+        if options.after == "end" and model.open and model.open.staged is not None:
+            model = copy.deepcopy(model)
+            model.commit()
+            yield position, model
+
+
 def judge_one(options, number):
     account = Account(paths(options.accounts, number)[1], False)
     found = tree_state(f"{options.directory}/{number}")
     states, at, kept = [], None, None
-    for position, model in candidates(options, number, account):
+    for position, model in also_committed(options, candidates(options, number, account)):
         states.append((position, model.state()))
         if states[-1][1] == found:
             at, kept = position, copy.deepcopy(model.tree)
@@ -589,7 +599,7 @@ def main():
     parser.add_argument("--sync", action="store_true", help="mounted so: each step is synced")
     parser.add_argument("--big", type=int, default=0, help="bytes; the last writer replaces one "
                         "file of about so many")
-    parser.add_argument("--after", choices=("cut", "kill", "clean"), default="clean")
+    parser.add_argument("--after", choices=("cut", "kill", "end", "clean"), default="clean")
     parser.add_argument("--at", type=float, default=0, help="when, as /proc/uptime says")
     parser.add_argument("--seconds", type=int, default=120, help="at most")
     parser.add_argument("--steps", type=int, default=1)
