@@ -4,6 +4,7 @@
 #
 # A sparse image on a small filesystem that others fill: the ext4 in it has free blocks, and its
 # disk has none, so that what was written cannot be written back.
+OWN_MOUNTS=${OWN_MOUNTS:-wanted}
 . "$(dirname "$0")/lib.sh"
 need_root
 
@@ -20,17 +21,7 @@ attach() {
 attach
 STORE=$T/disk/store
 
-# In the foreground, as its log is on stderr then.
-start_daemon() {
-    "$KEGFS" mount -f "$STORE" "$MNT" -o sync_interval=60000 2>>"$T/daemon.log" &
-    daemon=$!
-    for ((i = 0; i < 6000; i++)); do
-        ! is_mounted || [ ! -e "$MNT/.kegfs/stats" ] || return 0
-        sleep 0.01
-    done
-    fail "it does not mount"
-}
-start_daemon
+start_daemon -o sync_interval=60000
 
 step "acknowledged, then the disk runs dry"
 head -c 4M /dev/urandom >"$T/kept"
@@ -91,7 +82,7 @@ unmount_lazily "$MNT"
 step "reopened: what was acknowledged is there, whole"
 umount "$T/disk" # and nothing is left in the page cache
 attach
-start_daemon
+start_daemon -o sync_interval=60000
 cmp "$MNT/kept" "$T/kept"
 while read -r name; do
     i=${name#*-}

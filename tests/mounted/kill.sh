@@ -4,6 +4,7 @@
 #
 # KILLS sets the number of rounds, TEST_SEED the seed. A writer whose call was aborted proves that
 # something was under way; a round without one fails.
+OWN_MOUNTS=${OWN_MOUNTS:-wanted}
 . "$(dirname "$0")/lib.sh"
 
 kills=${KILLS:-$(scaled 2 8 500)}

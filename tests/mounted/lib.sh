@@ -6,7 +6,14 @@
 #   $KEGFS  the program; SCALE is smoke (sanitizers), ci or full; KEGFS_TRANSPORT, if set, is the
 #           transport of what keg_mount mounts
 # and fails by the first command that fails, or by `fail`.
+#
+# A test that says OWN_MOUNTS=${OWN_MOUNTS:-wanted} before is run, as root, in a mount namespace of
+# its own: no stranger's df, find or namespace then holds what it is about to unmount.
 set -euo pipefail
+
+if [ "${OWN_MOUNTS-}" = wanted ] && [ "$(id -u)" -eq 0 ]; then
+    OWN_MOUNTS=had exec unshare --mount --propagation private bash "$0" "$@"
+fi
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 KEGFS=${KEGFS:-$top/build/fs/kegfs}
@@ -111,6 +118,18 @@ wait_end() { # PID: of a process that is no child of ours, or not waited for yet
     done
 }
 
+start_daemon() { # [OPTION...]: in the foreground: its exit status and its log can be had
+    local i
+    "$KEGFS" mount -f "$STORE" "$MNT" "$@" 2>>"$T/daemon.log" &
+    # shellcheck disable=SC2034 # the caller's
+    daemon=$!
+    for ((i = 0; i < 6000; i++)); do
+        ! is_mounted || [ ! -e "$MNT/.kegfs/stats" ] || return 0
+        sleep 0.01
+    done
+    fail "it does not mount"
+}
+
 stat_of() { # NAME: a number of stats.json
     python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1" \
         <"$MNT/.kegfs/stats.json"
@@ -175,11 +194,7 @@ load_ended() { # by itself, because its calls fail
     read -r load_at _ </proc/uptime
     wait "$load_pid" || fail "a writer failed otherwise than by the crash (${load_options[*]})"
 }
-load_stop() {
-    kill -TERM "$load_pid"
-    load_ended
-}
-load_judge() { # cut|kill|clean; sets steps, lost, aborted
+load_judge() { # cut|kill|end|clean; sets steps, lost, aborted
     local figures
     figures=$("$python" -S "$top/tests/mounted/load.py" judge "$MNT" "$T/accounts" \
         "${load_options[@]}" --after "$1" --at "$load_at") || {
