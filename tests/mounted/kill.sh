@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # kill -9 under load: all that had returned is there, replaced files are whole, the tree is sound
 #
-# KILLS sets the number of rounds, TEST_SEED the seed. A writer whose call was aborted proves that
-# something was under way; a round without one fails.
+# KILLS sets the number of kills, TEST_SEED the seed. A writer whose call was aborted proves that
+# something was under way; a kill without one does not count, and there may be few of them.
 OWN_MOUNTS=${OWN_MOUNTS:-wanted}
 . "$(dirname "$0")/lib.sh"
 
@@ -12,7 +12,7 @@ seed=${TEST_SEED:-$RANDOM$RANDOM}
 RANDOM=$((seed % 32768))
 biggest=$(($(scaled 2 8 1024) << 20))
 step "seed $seed, $kills kills"
-all_steps=0 all_aborted=0
+counted=0 all_steps=0 all_aborted=0
 
 one_round() { # NUMBER
     local number=$1 options=(segment_size=1M) load=() big=0
@@ -35,14 +35,15 @@ one_round() { # NUMBER
     load_ended
     keg_mount -o segment_size=1M
     load_judge kill
-    [ "$aborted" -gt 0 ] || fail "round $number: nothing was under way"
+    [ "$aborted" -eq 0 ] || counted=$((counted + 1))
     "$KEGFS" check "$STORE" >"$T/check" || { cat "$T/check" && fail "round $number: not sound"; }
     keg_umount
     all_steps=$((all_steps + steps)) all_aborted=$((all_aborted + aborted))
 }
 
-for ((number = 0; number < kills; number++)); do
+for ((number = 0; counted < kills; number++)); do
     one_round "$number"
+    [ $((number - counted)) -le $((5 + number / 4)) ] || fail "little was under way: $counted of $number"
 done
-echo "kill: $kills kills, $all_steps calls returned and found, $all_aborted were under way," \
-    "$SECONDS s"
+echo "kill: $counted kills with calls under way (and $((number - counted)) without), $all_steps calls returned and found," \
+    "$all_aborted were under way, $SECONDS s"
