@@ -8,9 +8,9 @@
  *
  * Errors: every function that can fail returns 0 (or a length) or a negative errno, and says below
  * which. Common to all that change something:
- *   -EROFS     the store is read-only: opened so, damaged record heads without a sound hint, or
- *              poisoned by an earlier failed sync or append (keg_readonly_reason says which)
- *   -EIO       the medium failed; after a failed sync or append the store is poisoned
+ *   -EROFS     the store is read-only: opened so, or damaged record heads without a sound hint
+ *              (keg_readonly_reason says which)
+ *   -EIO       the medium failed, now or in an earlier sync or append, which poisoned the store
  *   -ENOSPC    no space outside the reserve (KEG_FREEING may use the reserve)
  *   -ENOMEM    nothing was changed
  *   -EINVAL    a key, meta or value outside the limits
