@@ -375,6 +375,16 @@ void hintfile_close(struct hintfile_reader *reader)
     free(reader);
 }
 
+uint64_t hintfile_entries(const struct hintfile_reader *reader)
+{
+    return reader->trailer.entries;
+}
+
+size_t hintfile_blocks(const struct hintfile_reader *reader)
+{
+    return reader->blocks;
+}
+
 /* ---- Walking ---- */
 
 /* The refs were checked when the hint was opened. */
@@ -386,6 +396,11 @@ static struct hint_ref ref_at(const struct hintfile_reader *reader, size_t block
     if (hint_ref_decode(reader->index, reader->refs_len, &at, &ref))
         return (struct hint_ref){.key = {"", 0}};
     return ref;
+}
+
+struct keg_bytes hintfile_block_key(const struct hintfile_reader *reader, size_t block)
+{
+    return ref_at(reader, block).key;
 }
 
 static int load_block(struct hintfile_reader *reader, size_t block)

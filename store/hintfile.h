@@ -36,7 +36,11 @@ KEG_CHECKED int hintfile_next(struct hintfile_reader *reader, struct hint_entry 
  * an entry already met. -EBADMSG, -EIO. */
 KEG_CHECKED int hintfile_seek(struct hintfile_reader *reader, struct keg_bytes key);
 uint64_t hintfile_size(const struct hintfile_reader *reader); /* bytes of the file */
-void hintfile_close(struct hintfile_reader *reader);          /* NULL is allowed */
+uint64_t hintfile_entries(const struct hintfile_reader *reader);
+/* The blocks, and the first key of each; valid until the reader is closed. */
+size_t hintfile_blocks(const struct hintfile_reader *reader);
+struct keg_bytes hintfile_block_key(const struct hintfile_reader *reader, size_t block);
+void hintfile_close(struct hintfile_reader *reader); /* NULL is allowed */
 
 /* "NNNNNNNN.hint" for a segment id (decimal, at least eight digits); out has ENV_NAME_MAX + 1
  * bytes. */

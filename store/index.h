@@ -66,6 +66,21 @@ void index_drop_tombstones(struct index *index);
 uint64_t index_count(const struct index *index); /* keys, tombstones included */
 uint64_t index_bytes(const struct index *index); /* memory it takes, all told */
 
+/*
+ * Building: an index from keys that come in ascending order, from the leaves up, which costs a
+ * fraction of as many puts. Several parts may be built at a time, each by one thread.
+ */
+struct index_build;
+KEG_CHECKED int index_build_new(struct index_build **out); /* -ENOMEM */
+/* key is copied. -ENOMEM; -EINVAL: key is not above the last one. After an error the build is good
+ * for index_build_free only. */
+KEG_CHECKED int index_build_add(struct index_build *build, struct keg_bytes key,
+                                const struct index_place *place, struct keg_bytes meta);
+/* Makes one index of the parts, and frees them whatever it returns. Their keys must ascend from one
+ * part to the next (-EINVAL). -ENOMEM. */
+KEG_CHECKED int index_build_finish(struct index_build **parts, size_t count, struct index **out);
+void index_build_free(struct index_build *build); /* NULL is allowed */
+
 /* Verifies the structure; for tests. 0 or -EBADMSG. */
 KEG_CHECKED int index_check(const struct index *index);
 

@@ -171,6 +171,29 @@ void index_pool_give(struct index_pool *pool, struct index_page *page)
         slab_drop(pool, slab);
 }
 
+void index_pool_join(struct index_pool *pool, struct index_pool *from)
+{
+    while (from->first) {
+        struct index_slab *slab = from->first;
+        unlink_slab(from, slab);
+        if (slab->unused)
+            link_first(pool, slab);
+        else
+            link_last(pool, slab);
+    }
+    pool->slabs += from->slabs;
+    pool->unused += from->unused;
+    while (from->warm) {
+        struct index_page *page = from->warm;
+        from->warm = page->next;
+        page->next = pool->warm;
+        pool->warm = page;
+    }
+    pool->warm_count += from->warm_count;
+    pool->keep += from->keep;
+    *from = (struct index_pool){0};
+}
+
 void index_pool_free(struct index_pool *pool)
 {
     while (pool->first) {

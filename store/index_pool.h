@@ -33,6 +33,8 @@ KEG_CHECKED int index_pool_fill(struct index_pool *pool, size_t pages);
 /* The pool has one; it is not initialized but for slab. */
 struct index_page *index_pool_take(struct index_pool *pool);
 void index_pool_give(struct index_pool *pool, struct index_page *page);
+/* Moves all that `from` has, pages taken included, to pool. */
+void index_pool_join(struct index_pool *pool, struct index_pool *from);
 void index_pool_free(struct index_pool *pool);          /* with every page ever taken */
 size_t index_pool_bytes(const struct index_pool *pool); /* memory of its own: all but pages taken */
 

@@ -3,6 +3,7 @@
 #ifndef RECOVER_H
 #define RECOVER_H
 
+#include "manifest.h"
 #include "store.h"
 
 /*
@@ -15,6 +16,14 @@ KEG_CHECKED int recover_store(struct keg *keg);
 /* Before the lock is taken: whether there is a store at all, unless one may be made. A directory
  * that holds none is left without a LOCK. -ENOENT, -EBADMSG, both said. */
 KEG_CHECKED int recover_look(struct keg *keg);
+
+/* recover_members.c: adds the segments of a manifest to the members and what they hold to the
+ * index. *continued as of recover_tail. An error was said. */
+KEG_CHECKED int recover_members(struct keg *keg, const struct manifest_segment *segments,
+                                size_t count, bool *continued);
+
+/* No store has a longer segment. Bytes. */
+enum { RECOVER_SEGMENT_MAX = 1 << 30 };
 
 /* tail.c: reads the active segment behind what its hint covers, applies what is whole, and sees to
  * its end: *continued says whether it can go on as the active one (else it has been sealed). */
@@ -32,15 +41,8 @@ KEG_CHECKED int recover_frame(struct keg *keg, struct segment *segment, struct s
  * before it. All members are loaded, and none was added since. */
 bool recover_chain_fits(const struct keg *keg, const struct segment *segment);
 
-/* What an open does of itself, for a repair: which has decided by itself what the members are. */
-struct manifest;
-struct manifest_segment;
 /* Numbers that no store reaches, so that nothing overflows later. */
 bool recover_plausible(const struct manifest *manifest, const struct manifest_segment *segments,
                        size_t count);
-/* Loads the segments as members. The active one comes last: whether its tail may be cut, the others
- * have a say in. */
-KEG_CHECKED int recover_members(struct keg *keg, const struct manifest_segment *segments,
-                                size_t count, bool *continued);
 
 #endif

@@ -107,6 +107,7 @@ struct keg {
 
     /* index_lock */
     struct index *index;
+    bool tombstones; /* recovery: the index holds some */
     struct segment **slots;
     uint32_t slot_count;
     uint64_t live_bytes;
