@@ -88,7 +88,10 @@ keg_umount() {
     ! is_mounted || fail "umount said ok, and it is still mounted"
     no_findings
 }
-keg_remount() { keg_umount && keg_mount "$@"; }
+keg_remount() { # not "a && b", in which a failure inside of a would not count
+    keg_umount
+    keg_mount "$@"
+}
 is_mounted() { [ -n "$(awk -v dir="$MNT" '$2 == dir' /proc/self/mounts)" ]; }
 no_findings() {
     ! compgen -G "$T/sanitizer.*" >/dev/null || fail "a sanitizer found something in the daemon"
