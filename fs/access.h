@@ -36,6 +36,7 @@ struct access {
 };
 
 struct access_ops {
+    /* mode: of a new file; the umask, or the directory's default ACL, is still to be applied. */
     int (*put)(struct access *access, const char *key, mode_t mode, access_fill_fn *fill,
                void *arg);
     int (*get)(struct access *access, const char *key, access_sink_fn *sink, void *arg);

@@ -33,7 +33,11 @@ static struct keg_bytes text(const char *s)
 
 static int put(struct access *a, const char *key, mode_t mode, access_fill_fn *fill, void *arg)
 {
-    struct volume_new new = {.mode = S_IFREG | mode, .uid = geteuid(), .gid = getegid()};
+    mode_t mask = umask(0);
+    umask(mask);
+    struct volume_new new = {.mode = S_IFREG | mode, .umask = mask};
+    new.uid = geteuid();
+    new.gid = getegid();
     return volume_put(volume_of(a), text(key), &new, fill, arg);
 }
 

@@ -8,8 +8,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <linux/xattr.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum { CHUNK = 1 << 20 };
@@ -79,7 +82,29 @@ static int fill_file(int fd, access_fill_fn *fill, void *arg)
     return err;
 }
 
-/* An existing file keeps its mode and owner; what is no file is not replaced. */
+/* The ACL of name's file, or none, instead of the one that fd's file inherited. */
+static int keep_acl(int dir, const char *name, int fd)
+{
+    static char acl[64 << 10]; /* as long as an attribute may be */
+    static const char attribute[] = XATTR_NAME_POSIX_ACL_ACCESS;
+    char path[64];
+    int old = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC); /* it need not be readable */
+    if (old < 0)
+        return -errno;
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", old);
+    ssize_t n = getxattr(path, attribute, acl, sizeof acl);
+    int err = n < 0 ? -errno : 0;
+    close(old);
+    if (err == -EOPNOTSUPP)
+        return 0;
+    if (err == -ENODATA)
+        err = fremovexattr(fd, attribute) && errno != ENODATA ? -errno : 0;
+    else if (!err)
+        err = fsetxattr(fd, attribute, acl, (size_t)n, 0) ? -errno : 0;
+    return err;
+}
+
+/* An existing file keeps its mode, ACL and owner; what is no file is not replaced. */
 static int keep_attributes(int dir, const char *name, int fd)
 {
     struct stat st;
@@ -87,9 +112,10 @@ static int keep_attributes(int dir, const char *name, int fd)
         return errno == ENOENT ? 0 : -errno;
     if (!S_ISREG(st.st_mode))
         return S_ISDIR(st.st_mode) ? -EISDIR : -EEXIST;
-    if (fchown(fd, st.st_uid, st.st_gid) || fchmod(fd, st.st_mode & 07777))
-        return -errno;
-    return 0;
+    int err = keep_acl(dir, name, fd);
+    if (!err && (fchown(fd, st.st_uid, st.st_gid) || fchmod(fd, st.st_mode & 07777)))
+        err = -errno;
+    return err;
 }
 
 static int put_in(int dir, const char *name, mode_t mode, access_fill_fn *fill, void *arg)

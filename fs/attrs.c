@@ -170,6 +170,8 @@ static int setattr_locked(struct volume *volume, uint64_t ino, unsigned set,
     if (set & VOLUME_SET_SIZE)
         error = set_size(&change, inode, attr->size);
     set_owner(inode, set, attr);
+    if (set & VOLUME_SET_MODE)
+        rights_chmod(&change, inode);
     set_times(inode, set, attr, volume_now(volume));
     bool killed = set & KILLS && files_kill_capabilities(&change, inode);
     if (error || (may_wait(set, attr) && !inode->staged && !killed)) {

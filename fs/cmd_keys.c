@@ -81,11 +81,9 @@ static ssize_t read_source(void *arg, void *buf, size_t size)
 static int put_from(const char *store, const char *key, const char *file, struct source *source)
 {
     struct access *access;
-    mode_t mask = umask(0);
-    umask(mask);
     if (access_open(store, ACCESS_MAKE, &access))
         return COMMANDS_FAILED;
-    int err = access->ops->put(access, key, 0666 & ~mask, read_source, source);
+    int err = access->ops->put(access, key, 0666, read_source, source);
     int code = COMMANDS_FAILED;
     if (source->err)
         log_error("cannot read %s: %s; nothing was changed", file, strerror(-source->err));

@@ -129,8 +129,8 @@ int volume_parent(struct volume *volume, uint64_t dir, uint64_t *parent)
 
 /* ---- Making ---- */
 
-void dirs_new_inode(struct inode *inode, uint64_t ino, const struct inode *dir,
-                    const struct volume_new *new, struct timespec now)
+void dirs_new_inode(struct change *change, struct inode *inode, uint64_t ino,
+                    const struct inode *dir, const struct volume_new *new, struct timespec now)
 {
     *inode = (struct inode){.ino = ino, .mode = new->mode & 0xffff, .nlink = 1, .uid = new->uid};
     inode->gid = new->gid;
@@ -148,6 +148,7 @@ void dirs_new_inode(struct inode *inode, uint64_t ino, const struct inode *dir,
         inode->size = new->target.len;
     }
     inode->atime = inode->mtime = inode->ctime = inode->btime = now;
+    rights_inherit(change, dir, inode, new->umask);
 }
 
 static int check_new(const struct volume_new *new)
@@ -187,11 +188,11 @@ static int make_locked(struct volume *volume, uint64_t dir, struct keg_bytes nam
     if (error)
         return error;
     struct timespec now = volume_now(volume);
-    dirs_new_inode(inode, ino, &parent, new, now);
-    dirs_touch(&parent, 1, now);
-    parent.nlink += S_ISDIR(new->mode);
     struct change change;
     change_begin(&change, volume);
+    dirs_new_inode(&change, inode, ino, &parent, new, now);
+    dirs_touch(&parent, 1, now);
+    parent.nlink += S_ISDIR(new->mode);
     change_name(&change, dir, name, ino, new->mode);
     change_new_inode(&change, inode, new->target);
     change_inode(&change, &parent);
@@ -236,10 +237,10 @@ static int unnamed_locked(struct volume *volume, uint64_t dir, uint64_t ino,
         error = inodes_count_lookup(volume, ino);
     if (error)
         return error;
-    dirs_new_inode(inode, ino, &parent, new, volume_now(volume));
-    inode->nlink = 0;
     struct change change;
     change_begin(&change, volume);
+    dirs_new_inode(&change, inode, ino, &parent, new, volume_now(volume));
+    inode->nlink = 0;
     change_new_inode(&change, inode, (struct keg_bytes){0});
     change_orphan(&change, KEYS_ORPHAN_INODE, ino);
     error = change_commit(&change, 0);

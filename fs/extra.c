@@ -150,8 +150,10 @@ static void tmpfile_(const struct extra *x)
         return;
     }
     memcpy(&create, x->args, sizeof create);
-    const struct volume_new new = {
-        .mode = S_IFREG | (create.mode & 07777), .uid = x->in.uid, .gid = x->in.gid};
+    const struct volume_new new = {.mode = S_IFREG | (create.mode & 07777),
+                                   .uid = x->in.uid,
+                                   .gid = x->in.gid,
+                                   .umask = create.umask};
     struct fuse_file_info fi = {.flags = (int)create.flags};
     int err = control_owns(x->in.nodeid)
                   ? -EPERM

@@ -10,6 +10,7 @@
  */
 #define FUSE_USE_VERSION 314
 #include "fuse_ops.h"
+#include "acl.h"
 #include "handles.h"
 #include "late.h"
 #include "listing.h"
@@ -72,6 +73,7 @@ static void make(fuse_req_t req, fuse_ino_t dir, const char *name, struct volume
     struct volume_attr attr;
     new->uid = ctx->uid;
     new->gid = ctx->gid;
+    new->umask = ctx->umask;
     int err = name_free(dir, name);
     if (!err)
         err = volume_make(d->volume, dir, reply_name(name), new, &attr);
@@ -100,6 +102,7 @@ static void create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
     const struct fuse_ctx *ctx = fuse_req_ctx(req);
     struct volume_new new = {.mode = S_IFREG | (mode & 07777), .uid = ctx->uid, .gid = ctx->gid};
+    new.umask = ctx->umask;
     struct volume_attr attr;
     int err = name_free(dir, name);
     if (!err)
@@ -338,11 +341,12 @@ static void statfs_(fuse_req_t req, fuse_ino_t ino)
 /* ---- Extended attributes ---- */
 
 /*
- * What an attribute's name allows: the control attributes are the root's; POSIX ACLs would be kept
- * and not obeyed, and security.selinux asked for at each stat, so both are "not supported", which
- * the kernel and tools take for an answer once and for all.
+ * What an attribute's name allows: the control attributes are the root's; security.selinux would be
+ * asked for at each stat, and POSIX ACLs, without the option, would be kept and not obeyed, so both
+ * are "not supported", which the kernel and tools take for an answer once and for all. But of the
+ * control directory the kernel asks for ACLs itself, and that answer would close it.
  */
-enum attribute { ATTRIBUTE_PLAIN, ATTRIBUTE_CONTROL, ATTRIBUTE_REFUSED };
+enum attribute { ATTRIBUTE_PLAIN, ATTRIBUTE_CONTROL, ATTRIBUTE_ABSENT, ATTRIBUTE_REFUSED };
 
 /* The kernel lets any name through to a FUSE file system. */
 static bool is_in_a_namespace(const char *name)
@@ -354,13 +358,17 @@ static bool is_in_a_namespace(const char *name)
     return false;
 }
 
-static enum attribute attribute_of(uint64_t ino, const char *name)
+static enum attribute attribute_of(const struct fuse_ops_daemon *d, uint64_t ino, const char *name)
 {
     if (!is_in_a_namespace(name))
         return ATTRIBUTE_REFUSED;
-    if (control_owns(ino) || !strcmp(name, "security.selinux") ||
-        !strncmp(name, "system.posix_acl_", 17))
+    bool acl = d->transport.acl && acl_kind_of(reply_name(name));
+    if (control_owns(ino))
+        return acl ? ATTRIBUTE_ABSENT : ATTRIBUTE_REFUSED;
+    if (!strcmp(name, "security.selinux"))
         return ATTRIBUTE_REFUSED;
+    if (!strncmp(name, "system.", 7)) /* no others mean anything here */
+        return acl ? ATTRIBUTE_PLAIN : ATTRIBUTE_REFUSED;
     if (ino == VOLUME_ROOT && !strncmp(name, CONTROL_ATTRIBUTES, strlen(CONTROL_ATTRIBUTES)))
         return ATTRIBUTE_CONTROL;
     return ATTRIBUTE_PLAIN;
@@ -370,7 +378,10 @@ static void setxattr_(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
                       size_t size, int flags)
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
-    switch (attribute_of(ino, name)) {
+    if (transport_kills_sgid(fuse_req_ctx(req)->uid))
+        flags |= VOLUME_KILL_SGID;
+    switch (attribute_of(d, ino, name)) {
+    case ATTRIBUTE_ABSENT:
     case ATTRIBUTE_REFUSED:
         fuse_reply_err(req, EOPNOTSUPP);
         return;
@@ -386,9 +397,9 @@ static void setxattr_(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
 static void getxattr_(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
-    enum attribute what = attribute_of(ino, name);
-    if (what == ATTRIBUTE_REFUSED) {
-        fuse_reply_err(req, EOPNOTSUPP);
+    enum attribute what = attribute_of(d, ino, name);
+    if (what == ATTRIBUTE_REFUSED || what == ATTRIBUTE_ABSENT) {
+        fuse_reply_err(req, what == ATTRIBUTE_ABSENT ? ENODATA : EOPNOTSUPP);
         return;
     }
     char *buf = reply_buffer(size);
@@ -399,6 +410,20 @@ static void getxattr_(fuse_req_t req, fuse_ino_t ino, const char *name, size_t s
     reply_sized(req, n, buf, size);
 }
 
+/* What is not supported must not be listed either. Returns the new length. */
+static size_t drop_acls(char *list, size_t size)
+{
+    size_t kept = 0, len;
+    for (size_t at = 0; at < size; at += len) {
+        len = strlen(list + at) + 1;
+        if (acl_kind_of(reply_name(list + at)))
+            continue;
+        memmove(list + kept, list + at, len);
+        kept += len;
+    }
+    return kept;
+}
+
 static void listxattr_(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
@@ -406,16 +431,18 @@ static void listxattr_(fuse_req_t req, fuse_ino_t ino, size_t size)
     ssize_t n = !buf                ? -ENOMEM
                 : control_owns(ino) ? 0
                                     : volume_listxattr(d->volume, ino, buf, size);
+    if (n > 0 && size && !d->transport.acl)
+        n = (ssize_t)drop_acls(buf, (size_t)n);
     reply_sized(req, n, buf, size);
 }
 
 static void removexattr_(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
-    enum attribute what = attribute_of(ino, name);
-    int err = what == ATTRIBUTE_REFUSED   ? -EOPNOTSUPP
-              : what == ATTRIBUTE_CONTROL ? -ENODATA
-                                          : volume_removexattr(d->volume, ino, reply_name(name));
+    enum attribute what = attribute_of(d, ino, name);
+    int err = what == ATTRIBUTE_REFUSED ? -EOPNOTSUPP
+              : what != ATTRIBUTE_PLAIN ? -ENODATA
+                                        : volume_removexattr(d->volume, ino, reply_name(name));
     reply_done(req, reply_durable(d, err, ino));
 }
 

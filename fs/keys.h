@@ -82,9 +82,11 @@ uint64_t keys_hash(const uint8_t secret[KEYS_SECRET_SIZE], struct keg_bytes name
 /* ---- Metas ---- */
 
 enum {
-    INODE_HAS_XATTRS = 1, /* has, or may have, extended attributes */
-    INODE_TAIL = 2,       /* extents behind the size may be there; a tail orphan names it */
-    INODE_FLAGS = 3,
+    INODE_HAS_XATTRS = 1,  /* has, or may have, extended attributes */
+    INODE_TAIL = 2,        /* extents behind the size may be there; a tail orphan names it */
+    INODE_ACCESS_ACL = 4,  /* among them is an access ACL, */
+    INODE_DEFAULT_ACL = 8, /* a default ACL; they are there exactly if the flag is */
+    INODE_FLAGS = 15,
 };
 
 struct inode {

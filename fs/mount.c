@@ -238,6 +238,7 @@ static int serve_store(struct server *s)
                             .requests = &s->daemon.transport.requests};
     s->daemon.volume = s->store.volume;
     s->daemon.sync = s->options->sync;
+    s->daemon.transport.acl = !s->options->noacl;
     s->daemon.transport.kind = s->transport;
     s->daemon.transport.forced = s->options->transport == s->transport;
     s->daemon.transport.sync = s->options->sync;

@@ -25,6 +25,8 @@ static const struct option {
     {"async", CLEAR, AT(sync), 0, 0},
     {"commit=close", SET, AT(commit_close), 0, 0},
     {"commit=write", CLEAR, AT(commit_close), 0, 0},
+    {"acl", CLEAR, AT(noacl), 0, 0},
+    {"noacl", SET, AT(noacl), 0, 0},
     {"allow_other", SET, AT(allow_other), 0, 0},
     {"dev", SET, AT(dev), 0, 0},
     {"nodev", CLEAR, AT(dev), 0, 0},

@@ -11,6 +11,7 @@ struct mount_options {
     bool foreground;
     bool readonly, nonempty, relatime, sync;
     bool commit_close; /* commit=close: files are opened, and replaced as a whole */
+    bool noacl;        /* POSIX ACLs are neither shown nor enforced */
     bool allow_other, dev, suid, noexec;
     enum transport_kind transport;
     uint64_t segment_size;     /* bytes; 0: the store's own choice */

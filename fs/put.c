@@ -105,7 +105,7 @@ static int finish_locked(struct put *p, uint64_t dir, struct keg_bytes name, uin
             error = replace(&change, &inode, p, now);
     } else if (!error) {
         error = volume_new_id(volume, &ino);
-        dirs_new_inode(&inode, ino, &parent, new, now);
+        dirs_new_inode(&change, &inode, ino, &parent, new, now);
         inode.content = p->contents.content;
     }
     if (!error)

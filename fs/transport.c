@@ -4,7 +4,8 @@
  * HANDLE_KILLPRIV_V2, which saves a GETXATTR before a write, nor OVER_IO_URING. So the reply to
  * INIT is completed on its way out. Likewise it drops the flag of WRITE that says whether suid is
  * to go: it is left in a variable of the thread, because a request is handled in the thread that
- * looked at it.
+ * looked at it. SETXATTR has a flag of that kind for sgid, if SETXATTR_EXT is asked for; but then
+ * its head is longer than libfuse knows, so what is new in it is taken out on the way.
  */
 #define FUSE_USE_VERSION 314
 #include "transport.h"
@@ -23,12 +24,20 @@
 static const uint32_t extra_flags = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2;
 /* OVER_IO_URING, as it is in the second word of flags; newer than the headers. */
 static const uint32_t uring_flag2 = 1U << 9;
+/* For POSIX ACLs. Without DONT_MASK their modes would come with the umask taken from them. */
+static const uint32_t acl_flags = FUSE_POSIX_ACL | FUSE_DONT_MASK;
 
-static _Thread_local uint32_t write_flags;
+static _Thread_local uint32_t write_flags, setxattr_flags;
+static _Thread_local bool setxattr_told; /* that there were flags */
 
 bool transport_kills_suid(void)
 {
     return write_flags & FUSE_WRITE_KILL_SUIDGID;
+}
+
+bool transport_kills_sgid(uint32_t uid)
+{
+    return setxattr_told ? setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID : uid != 0;
 }
 
 void *transport_room(size_t size)
@@ -37,6 +46,12 @@ void *transport_room(size_t size)
 }
 
 /* ---- Requests ---- */
+
+static uint32_t asked_flags(const struct transport *t)
+{
+    uint32_t flags = extra_flags | (t->acl ? acl_flags | FUSE_SETXATTR_EXT : 0);
+    return flags & t->init_flags;
+}
 
 static void keep_init(struct transport *t, const struct fuse_in_header *in, const char *arg,
                       size_t len)
@@ -49,6 +64,7 @@ static void keep_init(struct transport *t, const struct fuse_in_header *in, cons
     t->init_unique = in->unique;
     t->init_flags = init.flags;
     t->init_flags2 = init.flags & FUSE_INIT_EXT ? init.flags2 : 0;
+    t->acl = t->acl && (t->init_flags & acl_flags) == acl_flags;
 }
 
 /* Not inlined: libfuse cancels threads in read_request's read(2), whose frame then must hold
@@ -66,6 +82,28 @@ __attribute__((noinline)) static void look_at(struct transport *t, const void *b
         memcpy(&write_flags, arg + offsetof(struct fuse_write_in, write_flags), sizeof write_flags);
     if (in.opcode == FUSE_INIT)
         keep_init(t, &in, arg, len - sizeof in);
+}
+
+/* Keeps the flags of a SETXATTR and makes it what it was before it had them. Returns its length.
+ * Not inlined, as look_at. */
+__attribute__((noinline)) static size_t cut_setxattr(const struct transport *t, char *buf,
+                                                     size_t len)
+{
+    enum { OLD = FUSE_COMPAT_SETXATTR_IN_SIZE, NEW = sizeof(struct fuse_setxattr_in) };
+    struct fuse_in_header in;
+    if (len < sizeof in + NEW)
+        return len;
+    memcpy(&in, buf, sizeof in);
+    setxattr_told = in.opcode == FUSE_SETXATTR && asked_flags(t) & FUSE_SETXATTR_EXT;
+    if (!setxattr_told)
+        return len;
+    char *args = buf + sizeof in;
+    memcpy(&setxattr_flags, args + offsetof(struct fuse_setxattr_in, setxattr_flags),
+           sizeof setxattr_flags);
+    memmove(args + OLD, args + NEW, len - sizeof in - NEW);
+    in.len -= NEW - OLD;
+    memcpy(buf, &in, sizeof in);
+    return len - (NEW - OLD);
 }
 
 bool transport_waits(const struct transport *t, const void *message, size_t len)
@@ -114,7 +152,7 @@ static bool complete_init(const struct transport *t, const struct iovec *iov, in
     if (count < 2 || out->error || iov[1].iov_len < offsetof(struct fuse_init_out, flags2) + 4)
         return false;
     struct fuse_init_out *init = iov[1].iov_base;
-    init->flags |= extra_flags & t->init_flags;
+    init->flags |= asked_flags(t);
     if (!asks_for_rings(t, init))
         return false;
     init->flags |= FUSE_INIT_EXT;
@@ -175,9 +213,10 @@ static int reply_extra(void *arg, struct iovec *iov, int count)
 
 void transport_serve(struct transport *t, void *message, size_t len)
 {
-    const struct fuse_buf buf = {.mem = message, .size = len};
+    struct fuse_buf buf = {.mem = message};
     struct origin origin = {fuse_session_fd(t->session), t};
     look_at(t, message, len);
+    len = buf.size = cut_setxattr(t, message, len);
     if (!extra_handle((struct fuse_ops_daemon *)t, message, len, reply_extra, &origin))
         fuse_session_process_buf(t->session, &buf);
 }
@@ -200,6 +239,7 @@ static ssize_t read_request(int fd, void *buf, size_t len, void *user)
     if (n <= 0)
         return n;
     look_at(user, buf, (size_t)n);
+    n = (ssize_t)cut_setxattr(user, buf, (size_t)n);
     if (!answer_extra(fd, buf, (size_t)n, user))
         return n;
     errno = EINTR; /* there is nothing for libfuse: its loop comes again */

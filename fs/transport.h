@@ -28,6 +28,7 @@ struct transport {
     bool sync;   /* every change waits for the disk: the workers handle it */
     struct workers *workers;
     unsigned max_threads; /* of libfuse's loop */
+    bool acl;             /* POSIX ACLs are wanted; from INIT on: and the kernel knows them */
 
     /* Any thread may read these two. */
     struct requests requests;
@@ -54,6 +55,9 @@ void transport_detach(struct transport *transport);
 
 /* In a handler of WRITE: suid, sgid and capabilities are to go (the writer may not keep them). */
 bool transport_kills_suid(void);
+/* In a handler of SETXATTR with an access ACL: sgid is to go, for the same reason. Before
+ * Linux 5.14 the kernel does not tell, and then it goes unless the caller is root. */
+bool transport_kills_sgid(uint32_t uid);
 /* In a handler of READ or READDIR: memory for `size` bytes of the reply that need then not be
  * copied; NULL where there is none. Good until the handler replies. */
 void *transport_room(size_t size);

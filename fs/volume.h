@@ -94,14 +94,16 @@ enum {
     VOLUME_SET_CTIME = 256,
     VOLUME_KILL_SUID = 512, /* clear suid, and sgid where group-executable */
 };
-/* Size 0 is visible at once and logged with the next write (see the design's promise 2). */
+/* Size 0 is visible at once and logged with the next write (see the design's promise 2). A mode
+ * goes into the access ACL, too, where there is one. */
 KEG_CHECKED int volume_setattr(struct volume *volume, uint64_t ino, unsigned set,
                                const struct volume_attr *attr, struct volume_attr *out);
 
-/* Makes a file of any type: mode has S_IFMT; target (symbolic links only) its text; the sgid bit of
- * the directory is inherited as on Linux. */
+/* Makes a file of any type: mode has S_IFMT; target (symbolic links only) its text; the sgid bit
+ * and the default ACL of the directory are inherited as on Linux, and where there is no such ACL
+ * the umask is taken from the mode. */
 struct volume_new {
-    uint32_t mode, uid, gid;
+    uint32_t mode, uid, gid, umask;
     uint64_t rdev;
     struct keg_bytes target;
 };
@@ -156,7 +158,13 @@ KEG_CHECKED int volume_parent(struct volume *volume, uint64_t dir, uint64_t *par
 
 /* Extended attributes; names with their prefix ("user.x"), up to 255 bytes; values up to 64 KiB.
  * get and list return a length; with size 0 only that; -ERANGE when it does not fit; -ENODATA.
- * flags: XATTR_CREATE, XATTR_REPLACE. */
+ * flags: XATTR_CREATE, XATTR_REPLACE, VOLUME_KILL_SGID.
+ *
+ * The two POSIX ACLs are checked (-EINVAL; -EOPNOTSUPP: of an unknown version, or a symbolic link;
+ * -EACCES: a default ACL, and no directory), go with the mode, and whether one is there does not
+ * matter to flags; to set an empty one means to remove it, and to remove none is no error. One that
+ * is damaged is -EIO, as is whatever depends on it. */
+enum { VOLUME_KILL_SGID = 1 << 16 }; /* with an access ACL: clear sgid */
 KEG_CHECKED int volume_setxattr(struct volume *volume, uint64_t ino, struct keg_bytes name,
                                 const void *value, size_t size, int flags);
 KEG_CHECKED ssize_t volume_getxattr(struct volume *volume, uint64_t ino, struct keg_bytes name,

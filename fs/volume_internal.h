@@ -9,6 +9,7 @@
 #ifndef VOLUME_INTERNAL_H
 #define VOLUME_INTERNAL_H
 
+#include "acl.h"
 #include "keys.h"
 #include "volume.h"
 #include <pthread.h>
@@ -231,9 +232,26 @@ KEG_CHECKED int dirs_find(struct volume *volume, uint64_t dir, struct keg_bytes 
 void dirs_touch(struct inode *dir, int entries, struct timespec now);
 /* 0, -ENOTEMPTY, or another error. */
 KEG_CHECKED int dirs_empty(struct volume *volume, uint64_t dir);
-/* A new inode in memory, without a name. */
-void dirs_new_inode(struct inode *inode, uint64_t ino, const struct inode *dir,
-                    const struct volume_new *new, struct timespec now);
+/* A new inode in memory, without a name; what it inherits goes into the frame. */
+void dirs_new_inode(struct change *change, struct inode *inode, uint64_t ino,
+                    const struct inode *dir, const struct volume_new *new, struct timespec now);
+
+/* ---- xattrs.c, rights.c: attributes, and the ACLs among them ---- */
+
+/* Whether the inode has another attribute than this one: 1, 0, or an error. */
+KEG_CHECKED int xattrs_has_others(struct volume *volume, uint64_t ino, struct keg_bytes name);
+/* listxattr(2) has no room for longer lists: -ENOSPC, as nobody could see such an attribute. */
+KEG_CHECKED int xattrs_check_room(struct volume *volume, uint64_t ino, struct keg_bytes name);
+/* The flag of an inode that has such an ACL; of ACL_NONE none. */
+uint32_t rights_flag(enum acl_kind kind);
+/* The inode's mode has changed: its ACL goes with it. */
+void rights_chmod(struct change *change, struct inode *inode);
+/* A new inode gets the ACLs that its directory hands down, or its mode loses the umask. */
+void rights_inherit(struct change *change, const struct inode *dir, struct inode *inode,
+                    uint32_t umask);
+/* Sets the ACL, or removes it by an empty one. Locked exclusively. */
+KEG_CHECKED int rights_set_locked(struct volume *volume, uint64_t ino, enum acl_kind kind,
+                                  struct keg_bytes acl, bool kill_sgid);
 
 /* ---- extents.c: one file's contents ---- */
 

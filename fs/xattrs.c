@@ -56,6 +56,14 @@ static ssize_t list_locked(struct volume *volume, uint64_t ino, char *list, size
     return more < 0 ? more : (ssize_t)used;
 }
 
+int xattrs_check_room(struct volume *volume, uint64_t ino, struct keg_bytes name)
+{
+    ssize_t listed = list_locked(volume, ino, NULL, 0);
+    if (listed < 0)
+        return (int)listed;
+    return (size_t)listed + name.len + 1 > XATTR_LIST_MAX ? -ENOSPC : 0;
+}
+
 static int set_locked(struct volume *volume, uint64_t ino, struct keg_bytes name,
                       struct keg_bytes value, int flags)
 {
@@ -71,13 +79,9 @@ static int set_locked(struct volume *volume, uint64_t ino, struct keg_bytes name
         return -EEXIST;
     if (error && flags & XATTR_REPLACE)
         return -ENODATA;
-    if (error) { /* listxattr(2) has no room for longer lists: nobody could see them any more */
-        ssize_t listed = list_locked(volume, ino, NULL, 0);
-        if (listed < 0)
-            return (int)listed;
-        if ((size_t)listed + name.len + 1 > XATTR_LIST_MAX)
-            return -ENOSPC;
-    }
+    error = error ? xattrs_check_room(volume, ino, name) : 0;
+    if (error)
+        return error;
     struct keys_key key;
     struct change change;
     keys_xattr(&key, ino, name);
@@ -95,12 +99,15 @@ int volume_setxattr(struct volume *volume, uint64_t ino, struct keg_bytes name, 
     int error = check_name(name);
     if (error)
         return error;
-    if (flags & ~(XATTR_CREATE | XATTR_REPLACE))
+    if (flags & ~(XATTR_CREATE | XATTR_REPLACE | VOLUME_KILL_SGID))
         return -EINVAL;
     if (size > XATTR_VALUE_MAX)
         return -E2BIG;
+    const struct keg_bytes bytes = {value, size};
+    enum acl_kind kind = acl_kind_of(name);
     inodes_lock_one(volume, ino);
-    error = set_locked(volume, ino, name, (struct keg_bytes){value, size}, flags);
+    error = kind ? rights_set_locked(volume, ino, kind, bytes, flags & VOLUME_KILL_SGID)
+                 : set_locked(volume, ino, name, bytes, flags);
     inodes_unlock_one(volume, ino);
     return error;
 }
@@ -111,19 +118,25 @@ static ssize_t get_locked(struct volume *volume, uint64_t ino, struct keg_bytes 
     struct inode inode;
     struct keg_info info;
     int error = inodes_load(volume, ino, &inode);
-    if (!error && !(inode.flags & INODE_HAS_XATTRS))
-        error = -ENODATA;
-    if (!error)
-        error = find(volume, ino, name, &info);
+    enum acl_kind kind = acl_kind_of(name);
     if (error)
         return error;
-    if (size == 0 || info.value_len == 0)
-        return info.value_len;
-    if (info.value_len > size)
+    if (!(inode.flags & (kind ? rights_flag(kind) : (uint32_t)INODE_HAS_XATTRS)))
+        return -ENODATA;
+    error = find(volume, ino, name, &info);
+    if (error == -ENODATA && kind) /* it has to be there */
+        error = volume_error(volume, ino, -EBADMSG);
+    if (error)
+        return error;
+    if (size && info.value_len > size)
         return -ERANGE;
     struct keys_key key;
     keys_xattr(&key, ino, name);
-    ssize_t n = keg_read(volume->keg, keys_bytes(&key), 0, value, info.value_len);
+    ssize_t n = info.value_len;
+    if (size && n)
+        n = keg_read(volume->keg, keys_bytes(&key), 0, value, info.value_len);
+    if (n >= 0 && kind && (size || !n) && acl_check((struct keg_bytes){value, (size_t)n}))
+        n = -EBADMSG;
     return n < 0 ? volume_error(volume, ino, (int)n) : n;
 }
 
@@ -147,8 +160,7 @@ ssize_t volume_listxattr(struct volume *volume, uint64_t ino, char *list, size_t
     return n;
 }
 
-/* Whether the inode has another attribute than this one: 1, 0, or an error. */
-static int has_others(struct volume *volume, uint64_t ino, struct keg_bytes name)
+int xattrs_has_others(struct volume *volume, uint64_t ino, struct keg_bytes name)
 {
     struct keys_key prefix, key;
     struct keg_iter *iter;
@@ -177,7 +189,7 @@ static int remove_locked(struct volume *volume, uint64_t ino, struct keg_bytes n
         error = find(volume, ino, name, &info);
     if (error)
         return error;
-    int others = has_others(volume, ino, name);
+    int others = xattrs_has_others(volume, ino, name);
     if (others < 0)
         return others;
     if (!others)
@@ -195,8 +207,10 @@ int volume_removexattr(struct volume *volume, uint64_t ino, struct keg_bytes nam
     int error = check_name(name);
     if (error)
         return error;
+    enum acl_kind kind = acl_kind_of(name);
     inodes_lock_one(volume, ino);
-    error = remove_locked(volume, ino, name);
+    error = kind ? rights_set_locked(volume, ino, kind, (struct keg_bytes){0}, false)
+                 : remove_locked(volume, ino, name);
     inodes_unlock_one(volume, ino);
     return error;
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #define NOMEM_ITSELF
+#include "acl_text.h"
 #include "nomem.h"
 #include "volume_fixture.h"
 #include <errno.h>
@@ -84,6 +85,8 @@ static int put(size_t len)
     return volume_put(f.volume, fixture_text("new/put"), &new, fill, &len);
 }
 
+static struct acl_text many;
+
 static void use_files(uint64_t dir)
 {
     static uint8_t buf[200000];
@@ -101,10 +104,28 @@ static void use_files(uint64_t dir)
     AGAIN(0, volume_fallocate(f.volume, a, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10, 10));
     AGAIN(0, volume_setxattr(f.volume, a, fixture_text("user.x"), "y", 1, 0));
     AGAIN(7, volume_listxattr(f.volume, a, NULL, 0));
+    struct keg_bytes acl = acl_text_parse(&many, "u7 g5 m7 o5"), name = acl_name(ACL_ACCESS);
+    AGAIN(0, volume_setxattr(f.volume, a, name, acl.data, acl.len, 0));
+    AGAIN(0, volume_setattr(f.volume, a, VOLUME_SET_MODE, &attr, &attr));
+    AGAIN(0, volume_removexattr(f.volume, a, name));
     AGAIN(150, volume_read(f.volume, a, 0, buf, 1000));
     uint64_t out;
     AGAIN(0, volume_seek(f.volume, a, 0, SEEK_HOLE, &out));
     assert_int_equal(out, 10);
+}
+
+/* One that does not fit into what a frame has on the stack. */
+static void use_acls(uint64_t dir)
+{
+    acl_text_parse(&many, "u7");
+    for (uint32_t user = 1; user < 300; user++)
+        acl_text_add(&many, ACL_USER, 7, user);
+    acl_text_add(&many, ACL_GROUP_OBJ, 5, UINT32_MAX);
+    acl_text_add(&many, ACL_MASK, 7, UINT32_MAX);
+    acl_text_add(&many, ACL_OTHER, 5, UINT32_MAX);
+    AGAIN(0, volume_setxattr(f.volume, dir, acl_name(ACL_DEFAULT), many.bytes, many.len, 0));
+    make(dir, "sub", S_IFDIR | 0755, "");
+    AGAIN(0, volume_removexattr(f.volume, dir, acl_name(ACL_DEFAULT)));
 }
 
 static void use_names(uint64_t dir)
@@ -139,6 +160,7 @@ static uint64_t run_once(unsigned long fail_at)
     AGAIN(0, fixture_open(&f));
     uint64_t dir = make(1, "dir", S_IFDIR | 0755, "");
     use_files(dir);
+    use_acls(dir);
     use_names(dir);
     AGAIN(0, volume_check(f.volume, fixture_print, NULL));
     countdown = 0;

@@ -5,6 +5,8 @@
 
 special=$T/special
 special_tree "$special"
+setfacl -m u:1001:rw,g:1002:r "$special/random" 2>/dev/null || true
+setfacl -m u:1001:rwx,d:u:1001:rwx,d:o::- "$special/sub" 2>/dev/null || true
 sources=("$special" "$(scaled /usr/include/linux /usr/include /usr/include)")
 [ "$SCALE" = smoke ] || sources+=(/usr/share/doc)
 
