@@ -45,6 +45,11 @@ curl            command curl
 nginx           command nginx
 libnginx-mod-http-dav-ext file /usr/lib/nginx/modules/ngx_http_dav_ext_module.so
 xfsprogs        command mkfs.xfs
+fio             command fio
+stress-ng       command stress-ng
+bonnie++        command bonnie++
+dbench          command dbench
+postmark        command postmark
 "
 
 is_there() { # KIND WHAT

@@ -4,12 +4,20 @@
 . "$(dirname "$0")/lib.sh"
 
 # As root the worker is another user, who may not pass through $T; nginx sees the mount elsewhere,
-# in a mount namespace of its own. Else all is one user's.
+# in a mount namespace of its own. That must not keep copies of the mounts of tests that run beside
+# this one: they would not be gone when they are unmounted. Else all is one user's.
 seen=$MNT user='' inside=() options=()
 if [ "$(id -u)" -eq 0 ]; then
     seen=/mnt user='user www-data;' options=(-o allow_other)
-    # shellcheck disable=SC2016
-    inside=(unshare -m bash -c 'mount --bind "$0" /mnt && exec "$@"' "$MNT")
+    cat >"$T/inside.sh" <<'INSIDE'
+set -e # MNT TESTS COMMAND...
+mount --bind "$1" /mnt
+awk -v tests="$2/" 'index($2, tests) == 1 { print $2 }' /proc/self/mounts | tac |
+    xargs -r -n 1 umount -l
+shift 2
+exec "$@"
+INSIDE
+    inside=(unshare -m bash "$T/inside.sh" "$MNT" "${T%/*}")
 fi
 module=/usr/lib/nginx/modules/ngx_http_dav_ext_module.so
 
