@@ -87,23 +87,19 @@ int workload_commit(struct workload *w, size_t most, unsigned flags)
     uint32_t numbers[BATCH_MAX];
     char keys[BATCH_MAX][16];
     size_t count = 1 + (size_t)below(w, most);
-    int err;
+    int err = 0;
 
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && !err; i++) {
         unsigned k = (unsigned)below(w, HISTORY_KEYS);
         struct keg_bytes key = history_key(k, keys[i]);
 
-        if (below(w, 3) == 0) {
-            state.values[k] = 0;
-            assert_int_equal(keg_batch_delete(&batch, key), 0);
-            continue;
-        }
-        numbers[i] = state.values[k] = ++w->next_value;
-        assert_int_equal(keg_batch_put(&batch, key, history_meta(&numbers[i]),
-                                       history_value(numbers[i], values[i])),
-                         0);
+        numbers[i] = state.values[k] = below(w, 3) ? ++w->next_value : 0;
+        err = numbers[i] ? keg_batch_put(&batch, key, history_meta(&numbers[i]),
+                                         history_value(numbers[i], values[i]))
+                         : keg_batch_delete(&batch, key);
     }
-    commit(w, &batch, &state, flags, &err);
+    if (!err)
+        commit(w, &batch, &state, flags, &err);
     keg_batch_free(&batch);
     return err;
 }
@@ -115,13 +111,14 @@ static int delete_many(struct workload *w)
     unsigned first = (unsigned)below(w, 2), step = 1 + (unsigned)below(w, 2);
     struct keg_batch batch = {0};
     char keys[HISTORY_KEYS][16];
-    int err;
+    int err = 0;
 
-    for (unsigned k = first; k < HISTORY_KEYS; k += step) {
-        assert_int_equal(keg_batch_delete(&batch, history_key(k, keys[k])), 0);
+    for (unsigned k = first; k < HISTORY_KEYS && !err; k += step) {
+        err = keg_batch_delete(&batch, history_key(k, keys[k]));
         state.values[k] = 0;
     }
-    commit(w, &batch, &state, KEG_FREEING | (below(w, 4) ? 0 : KEG_SYNC), &err);
+    if (!err)
+        commit(w, &batch, &state, KEG_FREEING | (below(w, 4) ? 0 : KEG_SYNC), &err);
     keg_batch_free(&batch);
     return err;
 }
