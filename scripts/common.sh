@@ -50,6 +50,7 @@ stress-ng       command stress-ng
 bonnie++        command bonnie++
 dbench          command dbench
 postmark        command postmark
+patch           command patch
 "
 
 is_there() { # KIND WHAT

@@ -7,6 +7,7 @@
  * workload meets EIO and ENOSPC at every I/O, once and for ever.
  *
  * A failing run prints its seed and numbers; TEST_SEED, TEST_CUT and TEST_AGAIN replay it.
+ * TEST_ALL=1 takes every I/O for each kind of failure, and not every fifth.
  */
 #include "sanitized.h"
 #include "workload.h"
@@ -151,12 +152,13 @@ static uint64_t fail_everywhere(enum env_fault_kind kind, bool forever, uint64_t
 static void test_fail_every_io(void **state)
 {
     uint64_t seed = workload_number("TEST_SEED", 3);
+    uint64_t some = workload_number("TEST_ALL", 0) ? 1 : 5 * STRIDE;
 
     (void)state;
     assert_true(fail_everywhere(ENV_FAULT_EIO, false, seed, STRIDE) > STEPS / STRIDE);
-    assert_true(fail_everywhere(ENV_FAULT_EIO, true, seed, 5 * STRIDE) > STEPS / 2 / STRIDE);
-    assert_true(fail_everywhere(ENV_FAULT_ENOSPC, false, seed, 5 * STRIDE) > STEPS / 5 / STRIDE);
-    assert_true(fail_everywhere(ENV_FAULT_ENOSPC, true, seed, 5 * STRIDE) > STEPS / 5 / STRIDE);
+    assert_true(fail_everywhere(ENV_FAULT_EIO, true, seed, some) > STEPS / 2 / STRIDE);
+    assert_true(fail_everywhere(ENV_FAULT_ENOSPC, false, seed, some) > STEPS / 5 / STRIDE);
+    assert_true(fail_everywhere(ENV_FAULT_ENOSPC, true, seed, some) > STEPS / 5 / STRIDE);
 }
 
 int main(void)

@@ -21,6 +21,7 @@ enum { LIVES = 40, CUTS = SANITIZED ? 500 : 5000 };
 struct tally {
     uint64_t cuts, kills;   /* in all; of these, kills */
     uint64_t in_a_row[4];   /* cuts of a recovery, of the one after that, ... */
+    uint64_t failed;        /* recoveries that met a failing disk */
     uint64_t bytes, losses; /* lost; cuts that lost some */
     uint64_t commits;       /* that were gone after a cut */
 };
@@ -31,11 +32,12 @@ struct world {
     bool killed; /* nothing but kills since it was last open: all commits must be there */
 };
 
-static void plan_cut(struct world *world, uint64_t most)
+static void plan_fault(struct world *world, enum env_fault_kind kind, uint64_t most)
 {
     struct random *random = &world->work.random;
-    struct env_fault_plan plan = {ENV_FAULT_CUT, 1 + random_below(random, most), false,
-                                  random_next(random)};
+    struct env_fault_plan plan = {kind, 1 + random_below(random, most), false, random_next(random)};
+
+    plan.forever = plan.seed % 2;
 
     env_fault_set(world->work.env, &plan);
 }
@@ -61,17 +63,30 @@ static void come_back(struct world *world)
     world->tally->losses += lost > 0;
 }
 
-/* Opens the store under a cut that comes soon, up to three times, as long as it strikes. */
-static void cut_recovery(struct world *world)
+/* Opens the store under a fault that comes soon. False: it did not strike. */
+static bool strike_recovery(struct world *world, enum env_fault_kind kind)
 {
     struct workload *w = &world->work;
 
-    for (int row = 1; row <= 3 && random_below(&w->random, 2); row++) {
-        plan_cut(world, 40);
-        if (workload_open(w) == 0)
-            (void)!keg_close(w->keg);
-        w->keg = NULL;
-        if (!env_fault_struck(w->env))
+    plan_fault(world, kind, 40);
+    if (workload_open(w) == 0)
+        (void)!keg_close(w->keg);
+    w->keg = NULL;
+    return env_fault_struck(w->env);
+}
+
+/* Recoveries that fail, and up to three in a row that are cut, as long as it strikes. */
+static void cut_recovery(struct world *world)
+{
+    struct random *random = &world->work.random;
+
+    if (random_below(random, 4) == 0) {
+        world->killed = false; /* what a failed sync let go is gone */
+        world->tally->failed +=
+            strike_recovery(world, random_below(random, 3) ? ENV_FAULT_EIO : ENV_FAULT_ENOSPC);
+    }
+    for (int row = 1; row <= 3 && random_below(random, 2); row++) {
+        if (!strike_recovery(world, ENV_FAULT_CUT))
             return;
         world->tally->in_a_row[row]++;
         come_back(world);
@@ -125,7 +140,7 @@ static void live(struct world *world)
     int err = 0;
 
     world->killed = true;
-    plan_cut(world, random_below(&w->random, 3) ? 60 : 600);
+    plan_fault(world, ENV_FAULT_CUT, random_below(&w->random, 3) ? 60 : 600);
     while (!err)
         err = workload_step(w);
     assert_true(env_fault_struck(w->env));
@@ -162,10 +177,10 @@ static void test_lives(void **state)
     for (uint64_t i = 0; tally.cuts < cuts; i++)
         run_world(seed + i, &tally);
     print_message("%" PRIu64 " cuts, %" PRIu64 " of them kills; of recoveries %" PRIu64
-                  ", again %" PRIu64 ", a third time %" PRIu64 "; %" PRIu64 " lost %" PRIu64
-                  " bytes, %" PRIu64 " lost commits; nothing synced\n",
+                  ", again %" PRIu64 ", a third time %" PRIu64 ", %" PRIu64 " more failed; %" PRIu64
+                  " lost %" PRIu64 " bytes, %" PRIu64 " lost commits; nothing synced\n",
                   tally.cuts, tally.kills, tally.in_a_row[1], tally.in_a_row[2], tally.in_a_row[3],
-                  tally.losses, tally.bytes, tally.commits);
+                  tally.failed, tally.losses, tally.bytes, tally.commits);
     /* One world is a replay. */
     if (cuts < LIVES)
         return;

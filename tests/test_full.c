@@ -84,6 +84,70 @@ static void test_fill_delete_compact_refill(void **state)
     keg_env_free(env);
 }
 
+/* ---- Full of somebody else's bytes ---- */
+
+static struct keg_file *take_all(struct keg_env *env)
+{
+    static const uint8_t bytes[4096];
+    struct keg_file *file;
+    uint64_t at = 0;
+
+    assert_int_equal(env_create(env, "other", &file), 0);
+    for (size_t n = sizeof bytes; n;) {
+        struct iovec iov = {(void *)(uintptr_t)bytes, n};
+
+        if (env_append(file, at, &iov, 1) == 0)
+            at += n;
+        else
+            n /= 2;
+    }
+    return file;
+}
+
+/* The reserve is only kept free, so others can take it (store/DESIGN.md): then deletes, too, are
+ * refused, cleanly, until they give some back. */
+static void test_another_program_fills_the_disk(void **state)
+{
+    const struct keg_options options = {.flags = KEG_CREATE | KEG_NO_BACKGROUND,
+                                        .segment_size = WORKLOAD_SEGMENT};
+    unsigned refused = 0, count = 300;
+    struct keg_env *env;
+    struct keg *keg;
+    uint8_t value[2000] = {0};
+    char buf[24];
+
+    (void)state;
+    assert_int_equal(env_mem(DISK, &env), 0);
+    assert_int_equal(keg_open(env, &options, &keg), 0);
+    for (unsigned n = 0; n < count; n++)
+        assert_int_equal(keg_put(keg, number_key(n, buf), (struct keg_bytes){"m", 1},
+                                 (struct keg_bytes){value, sizeof value}, 0),
+                         0);
+    struct keg_file *other = take_all(env);
+    for (unsigned n = 0; n < count; n++) {
+        int err = keg_delete(keg, number_key(n, buf), KEG_FREEING);
+
+        assert_true(!err || err == -ENOSPC);
+        refused += err != 0;
+        assert_int_equal(keg_read(keg, number_key(n, buf), 0, value, 10), err ? 10 : -ENOENT);
+    }
+    assert_true(refused > 0);
+    assert_null(keg_readonly_reason(keg));
+    env_close(other);
+    assert_int_equal(env_remove(env, "other"), 0);
+    for (unsigned n = 0; n < count; n++) {
+        int err = keg_delete(keg, number_key(n, buf), KEG_FREEING);
+
+        assert_true(!err || err == -ENOENT);
+    }
+    assert_int_equal(keg_compact(keg, NULL, NULL), 0);
+    assert_int_equal(keg_put(keg, number_key(1, buf), (struct keg_bytes){"m", 1},
+                             (struct keg_bytes){value, sizeof value}, KEG_SYNC),
+                     0);
+    assert_int_equal(keg_close(keg), 0);
+    keg_env_free(env);
+}
+
 /* ---- Full at each I/O ---- */
 
 static int try_compact(struct workload *w)
@@ -232,6 +296,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fill_delete_compact_refill),
+        cmocka_unit_test(test_another_program_fills_the_disk),
         cmocka_unit_test(test_full_during_compaction),
         cmocka_unit_test(test_full_during_hints),
         cmocka_unit_test(test_full_during_commits),

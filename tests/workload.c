@@ -73,7 +73,14 @@ int workload_close(struct workload *w)
 static void commit(struct workload *w, const struct keg_batch *batch,
                    const struct history_state *state, unsigned flags, int *err)
 {
+    const char *reason;
+
     *err = keg_commit(w->keg, batch, flags);
+    reason = keg_readonly_reason(w->keg);
+    if (!*err && reason && strstr(reason, "appending")) {
+        print_error("a commit returned 0, and its append failed: %s\n", reason);
+        fail();
+    }
     history_commit(&w->history, state, *err);
     if (!*err && flags & KEG_SYNC)
         history_sync(&w->history);
