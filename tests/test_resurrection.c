@@ -10,10 +10,12 @@
  */
 #include "commit.h"
 #include "env.h"
+#include "hintfile.h"
 #include "output.h"
 #include "policy.h"
 #include "random.h"
 #include "sanitized.h"
+#include "store.h"
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -440,6 +442,44 @@ static void test_bitcask_fa7c52c_clock_goes_back(void **state)
     }
 }
 
+/* A hint that is gone, unknown to the store, says nothing of what its segment holds. */
+static void test_tombstone_stays_where_a_hint_is_gone(void **state)
+{
+    (void)state;
+    put(1);
+    roll();
+    drop(1);
+    put(2);
+    roll();
+    assert_int_equal(env_remove(t.env, "00000001.hint"), 0);
+    compact(2);
+    reopen_plain(false);
+}
+
+/* A copy of the store went another way; its hint is sound, and as long. */
+static void test_hint_of_a_diverged_copy(void **state)
+{
+    struct hint_info info = {.segment = 1, .kind = FORMAT_LOG};
+    struct hintfile_writer *writer;
+    uint64_t size;
+
+    (void)state;
+    put(1);
+    put(2);
+    drop(1);
+    roll();
+    memcpy(info.store, t.keg->id, sizeof info.store);
+    info.length = atomic_load(&t.keg->members[0]->length);
+    assert_int_equal(t.keg->members[0]->id, 1);
+    assert_int_equal(keg_close(t.keg), 0);
+    assert_int_equal(env_remove(t.env, "00000001.hint"), 0);
+    assert_int_equal(hintfile_create(t.env, info.store, 1, &writer), 0);
+    assert_int_equal(hintfile_finish(writer, &info, &size), 0);
+    assert_int_equal(open_keg(), 0);
+    assert_null(keg_readonly_reason(t.keg));
+    expect_all();
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -472,6 +512,8 @@ int main(void)
         TEST(test_bitcask_b176d8f_newer_put_stays),
         TEST(test_bitcask_956cec0_inputs_only),
         TEST(test_bitcask_fa7c52c_clock_goes_back),
+        TEST(test_tombstone_stays_where_a_hint_is_gone),
+        TEST(test_hint_of_a_diverged_copy),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0); /* the seed is printed whatever happens */
