@@ -85,8 +85,7 @@ const char *keg_readonly_reason(const struct keg *keg)
 
 static void free_keg(struct keg *keg)
 {
-    if (keg->slots)
-        segment_free_all(keg);
+    segment_free_all(keg);
     index_free(keg->index);
     pthread_mutex_destroy(&keg->compact_lock);
     pthread_mutex_destroy(&keg->hint_lock);

@@ -4,10 +4,12 @@
  * worked on until the power is cut at a random I/O (or the process is killed there), and opened
  * again; that recovery may be cut, too, and the next one, and the next. After each cut the store
  * must hold a prefix of what was committed, with all that was synced and no batch by half; after a
- * kill, all of it; the same without its hints; and it goes on from there into the next life.
+ * kill, all of it; the same without its hints; and it goes on from there into the next life. Some
+ * commits fall into the midst of a compaction.
  *
  * TEST_CUTS=N says how many. A world that fails prints the line that replays it.
  */
+#include "output.h"
 #include "sanitized.h"
 #include "workload.h"
 #include <setjmp.h>
@@ -31,6 +33,20 @@ struct world {
     struct tally *tally;
     bool killed; /* nothing but kills since it was last open: all commits must be there */
 };
+
+static struct workload *beside; /* what commits beside a compaction; NULL: nothing */
+
+int __real_output_add(struct output *output, const struct hint_entry *entry, struct keg_file *from);
+int __wrap_output_add(struct output *output, const struct hint_entry *entry, struct keg_file *from);
+
+int __wrap_output_add(struct output *output, const struct hint_entry *entry, struct keg_file *from)
+{
+    int err = __real_output_add(output, entry, from);
+
+    if (!err && beside && random_below(&beside->random, 8) == 0)
+        (void)!workload_commit(beside, 2, 0);
+    return err;
+}
 
 static void plan_fault(struct world *world, enum env_fault_kind kind, uint64_t most)
 {
@@ -141,8 +157,10 @@ static void live(struct world *world)
 
     world->killed = true;
     plan_fault(world, ENV_FAULT_CUT, random_below(&w->random, 3) ? 60 : 600);
+    beside = w;
     while (!err)
         err = workload_step(w);
+    beside = NULL;
     assert_true(env_fault_struck(w->env));
 }
 

@@ -3,7 +3,8 @@
  * Every allocation of the engine fails once, one after the other, and then that one and all after
  * it, over the same random work. A call that fails for it has changed nothing and says so; the
  * store stays writable; and it holds exactly what the calls that returned 0 have put there, now and
- * when it is opened again. AddressSanitizer sees to it that nothing leaks on the way.
+ * when it is opened again. AddressSanitizer sees to it that nothing leaks on the way (as the list
+ * of members did when not even the first segment could be added).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,6 +23,7 @@ enum { STEPS = 150, STRIDE = SANITIZED ? 7 : 1 };
 
 static unsigned long countdown; /* 1: the next one fails; 0: none */
 static bool forever;            /* and all after it */
+static bool no_pages;           /* mmap fails */
 static unsigned long failures;
 
 static bool fails(void)
@@ -50,7 +52,7 @@ void *nomem_realloc(void *old, size_t size)
 
 void *nomem_mmap(void *at, size_t len, int prot, int flags, int fd, off_t offset)
 {
-    if (!fails())
+    if (!no_pages && !fails())
         return mmap(at, len, prot, flags, fd, offset);
     errno = ENOMEM;
     return MAP_FAILED;
@@ -134,11 +136,59 @@ static void test_each_and_all_after_it_fail(void **state)
     fail_each(true);
 }
 
+/* ---- The index grows ---- */
+
+static struct keg_bytes long_key(unsigned n, uint8_t *buf)
+{
+    struct random random = {n};
+
+    random_fill(&random, buf, 1000);
+    return (struct keg_bytes){buf, 1000};
+}
+
+static int put_long(struct workload *w, unsigned n)
+{
+    uint8_t buf[1000];
+
+    return keg_put(w->keg, long_key(n, buf), (struct keg_bytes){"", 0}, (struct keg_bytes){"", 0},
+                   0);
+}
+
+/* A put for which the index has no room is refused before it is logged. */
+static void test_no_room_in_the_index(void **state)
+{
+    struct keg_info info;
+    struct workload w;
+    uint8_t buf[1000];
+    unsigned count = 0;
+    int err;
+
+    (void)state;
+    workload_begin(&w, 1, 0);
+    assert_int_equal(workload_open(&w), 0);
+    no_pages = true;
+    while ((err = put_long(&w, count)) == 0 && count < 100000)
+        count++;
+    assert_int_equal(err, -ENOMEM);
+    assert_null(keg_readonly_reason(w.keg));
+    for (unsigned n = 0; n <= count; n++)
+        assert_int_equal(keg_get(w.keg, long_key(n, buf), &info), n < count ? 0 : -ENOENT);
+    no_pages = false;
+    assert_int_equal(put_long(&w, count), 0);
+    assert_int_equal(workload_close(&w), 0);
+    assert_int_equal(workload_open(&w), 0);
+    for (unsigned n = 0; n <= count; n++)
+        assert_int_equal(keg_get(w.keg, long_key(n, buf), &info), 0);
+    assert_int_equal(workload_close(&w), 0);
+    workload_end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_fails_once),
         cmocka_unit_test(test_each_and_all_after_it_fail),
+        cmocka_unit_test(test_no_room_in_the_index),
     };
 
     return cmocka_run_group_tests_name("nomem", tests, NULL, NULL);
