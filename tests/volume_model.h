@@ -55,7 +55,7 @@ struct model {
     uint64_t *history;
     size_t history_count, history_capacity;
     size_t synced; /* index from which on a power cut may leave the tree */
-    size_t done;   /* index from which on a kill may: of the last operation that returned */
+    size_t done;   /* index from which on a kill may; kept by the test that kills */
 };
 
 void model_begin(struct model *model, struct fixture *fixture);

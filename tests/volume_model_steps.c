@@ -617,7 +617,7 @@ int model_reopen(struct model *m)
     return reopen(m);
 }
 
-static int any_step(struct model *m)
+int model_step(struct model *m)
 {
     static const struct {
         int (*step)(struct model *m);
@@ -643,12 +643,4 @@ static int any_step(struct model *m)
             return steps[i].step(m);
         at -= steps[i].weight;
     }
-}
-
-int model_step(struct model *m)
-{
-    int result = any_step(m);
-    if (!result && m->keep_history)
-        m->done = m->history_count - 1;
-    return result;
 }
