@@ -42,7 +42,9 @@ SIZE_MAX = 1 << 20
 PAGE = 4096
 BIG = "big"  # the name of the file that is judged by its hash
 HOLD = 0.4  # seconds; a truncation that stood alone for longer may be in the log by itself
-CRASH_ERRORS = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.EROFS, errno.ENOSPC}
+# What a call gets that the daemon had taken, or was to take, when it died; from io_uring the second.
+ABORTED = {errno.ECONNABORTED, errno.ECANCELED}
+CRASH_ERRORS = ABORTED | {errno.EIO, errno.ENOTCONN, errno.EROFS, errno.ENOSPC}
 
 
 def now():
@@ -218,29 +220,9 @@ class Calls:
         fd, self.fd = self.fd, -1
         os.close(fd)
 
-    def do_truncate(self, path, size):
-        os.truncate(path, size)
-
-    def do_chmod(self, path, mode):
-        os.chmod(path, mode)
-
-    def do_unlink(self, path):
-        os.unlink(path)
-
-    def do_rmdir(self, path):
-        os.rmdir(path)
-
-    def do_mkdir(self, path):
-        os.mkdir(path, 0o755)
-
-    def do_link(self, old, new):
-        os.link(old, new)
-
-    def do_symlink(self, text, path):
-        os.symlink(text, path)
-
-    def do_rename(self, old, new):
-        os.rename(old, new)
+    do_truncate, do_chmod, do_unlink, do_rmdir, do_mkdir, do_link, do_symlink, do_rename = map(
+        staticmethod, (os.truncate, os.chmod, os.unlink, os.rmdir, os.mkdir, os.link, os.symlink,
+                       os.rename))
 
     def do_fsyncdir(self, path):
         fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
@@ -583,7 +565,7 @@ def judge(options):
         account, at = one
         steps += account.done
         lost += max(0, account.done - at)
-        aborted += account.error == errno.ECONNABORTED
+        aborted += account.error in ABORTED
     print(steps, lost, aborted, errors)
     return 1 if errors else 0
 
