@@ -118,7 +118,7 @@ beside_others() {
 cycles=0
 for filesystem in ext4 xfs; do
     small_disk "$filesystem"
-    for round in $(seq "$(scaled 1 2 20)"); do
+    for round in $(seq "$(scaled 1 1 20)"); do
         step "$filesystem, round $round"
         one_cycle
         cycles=$((cycles + 1))
