@@ -150,6 +150,16 @@ reads_of() { # COMMAND...
     echo $((third - second - (second - first)))
 }
 compact() { echo compact >"$MNT/.kegfs/control"; }
+# Beside a test: compactions and hints without a pause, until it is told to stop or ends.
+tend_start() {
+    touch "$T/tending"
+    while [ -e "$T/tending" ]; do
+        echo compact >"$MNT/.kegfs/control" && echo hint >"$MNT/.kegfs/control"
+        sleep 0.05
+    done 2>/dev/null &
+    tender=$!
+}
+tend_stop() { rm "$T/tending" && wait "$tender"; }
 data_files_bytes() { cat "$STORE"/*.data | wc -c; }
 
 # ---- Things to put into it ----
