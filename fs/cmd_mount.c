@@ -108,11 +108,22 @@ static long server_of(const char *store, const char *point)
     return pid;
 }
 
+/* A look at the mount takes hold of it for as long as it lasts ("df", a statfs of a desktop), and
+ * is no reason to fail. */
+static int unmount_patiently(const char *point)
+{
+    const struct timespec step = {.tv_nsec = 20 * 1000000};
+    int err;
+    for (int left = 100; (err = mounts_unmount(point, false)) == -EBUSY && left; left--)
+        nanosleep(&step, NULL);
+    return err;
+}
+
 static int umount_at(const char *point, const char *store)
 {
     long pid = server_of(store, point);
     int synced = sync_mount(point);
-    int err = mounts_unmount(point, false);
+    int err = unmount_patiently(point);
     if (err == -EBUSY) {
         log_error("busy: %s: close the files and leave the directories below it (\"fuser -vm %s\" "
                   "names the processes)",

@@ -102,6 +102,14 @@ for _ in $(seq 20); do
 done
 equal "exit status" 0 "$status"
 
+step "umount waits for who only looks at the mount"
+keg_mount
+(cd "$MNT" && sleep 0.2) &
+looker=$!
+while kill -0 $looker && [ "$(readlink "/proc/$looker/cwd")" != "$MNT" ]; do sleep 0.01; done
+keg_umount
+wait $looker
+
 step "a mountpoint that LOCK could not name is refused"
 mkdir "$T/"$'new\nline'
 status=0
