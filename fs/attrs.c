@@ -202,7 +202,8 @@ int volume_setattr(struct volume *volume, uint64_t ino, unsigned set,
 /* ---- fallocate ---- */
 
 /* In a log, space cannot be set aside for a file: this only says whether there is some now, for
- * what is behind the end and at least so much of the range as the file has not got anywhere. */
+ * what is behind the end and at least so much of the range as the file has not got anywhere. Small
+ * reservations become data, so that what stat says a file takes does not grow when it is filled. */
 static int check_space(struct volume *volume, const struct inode *inode, uint64_t from, uint64_t to)
 {
     struct keg_stats stats;
@@ -256,6 +257,13 @@ static int fallocate_locked(struct volume *volume, uint64_t ino, int mode, uint6
     struct change change;
     change_begin(&change, volume);
     files_kill_capabilities(&change, &inode);
+    end = end < inode.size ? end : inode.size;
+    if (!(mode & ~FALLOC_FL_KEEP_SIZE) && offset < end && end - offset <= KEYS_WINDOW)
+        error = files_fill(&change, &inode, offset, end);
+    if (error) {
+        change_drop(&change);
+        return error;
+    }
     change_contents(&change, &inode);
     return change_commit(&change, mode & FALLOC_FL_PUNCH_HOLE ? KEG_FREEING : 0);
 }

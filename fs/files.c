@@ -19,6 +19,17 @@ static int load_file(struct volume *volume, uint64_t ino, struct inode *inode)
     return S_ISREG(inode->mode) ? 0 : -EINVAL;
 }
 
+/* Contents for an inode that has none yet. */
+static int begin_contents(struct change *change, struct inode *inode)
+{
+    if (inode->content)
+        return 0;
+    int error = volume_new_id(change->volume, &inode->content);
+    if (!error && inode->staged)
+        change_orphan(change, KEYS_ORPHAN_CONTENT, inode->content);
+    return error;
+}
+
 /* ---- Reading ---- */
 
 /* Reads what the extents have of [from, from + len) and zeros between them. */
@@ -119,6 +130,19 @@ ssize_t volume_read(struct volume *volume, uint64_t ino, uint64_t offset, void *
     return error ? error : (ssize_t)len;
 }
 
+int files_fill(struct change *change, struct inode *inode, uint64_t from, uint64_t to)
+{
+    struct volume *volume = change->volume;
+    const size_t len = (size_t)(to - from);
+    uint8_t *buf = change_alloc(change, len); /* read and written whole: the holes become zeros */
+    int error = buf ? read_range(volume, inode->content, from, buf, len) : -ENOMEM;
+    if (!error)
+        error = begin_contents(change, inode);
+    if (!error)
+        error = extents_write(change, inode, from, buf, len);
+    return volume_error(volume, inode->ino, error);
+}
+
 ssize_t volume_readlink(struct volume *volume, uint64_t ino, char *buf, size_t size)
 {
     struct inode inode;
@@ -170,16 +194,13 @@ static int write_locked(struct volume *volume, uint64_t ino, uint64_t offset, co
     int error = load_file(volume, ino, &inode);
     if (!error && offset + len > inode.size)
         error = files_trim(volume, &inode);
-    bool begins = !error && !inode.content;
-    if (begins)
-        error = volume_new_id(volume, &inode.content);
     if (error)
         return error;
     struct change change;
     change_begin(&change, volume);
-    if (begins && inode.staged)
-        change_orphan(&change, KEYS_ORPHAN_CONTENT, inode.content);
-    error = extents_write(&change, &inode, offset, buf, len);
+    error = begin_contents(&change, &inode);
+    if (!error)
+        error = extents_write(&change, &inode, offset, buf, len);
     if (error) {
         change_drop(&change);
         return volume_error(volume, ino, error);

@@ -131,7 +131,8 @@ KEG_CHECKED ssize_t volume_read(struct volume *volume, uint64_t ino, uint64_t of
 KEG_CHECKED ssize_t volume_write(struct volume *volume, uint64_t ino, uint64_t offset,
                                  const void *buf, size_t len, unsigned flags);
 /* mode: FALLOC_FL_ bits of linux/falloc.h: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE,
- * ZERO_RANGE[|KEEP_SIZE]; others -EOPNOTSUPP. */
+ * ZERO_RANGE[|KEEP_SIZE]; others -EOPNOTSUPP. Mode 0 makes zeros of holes up to 64 KiB at a time;
+ * larger ones stay holes. */
 KEG_CHECKED int volume_fallocate(struct volume *volume, uint64_t ino, int mode, uint64_t offset,
                                  uint64_t len);
 /* whence: SEEK_DATA or SEEK_HOLE. *out is the offset found; -ENXIO. */

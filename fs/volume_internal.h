@@ -290,6 +290,9 @@ KEG_CHECKED int extents_punch(struct change *change, struct inode *inode, uint64
 KEG_CHECKED int files_shrink(struct change *change, struct inode *inode, uint64_t size);
 /* Sees to it that nothing is behind the size, so that it may grow. May commit frames. */
 KEG_CHECKED int files_trim(struct volume *volume, struct inode *inode);
+/* Adds to the frame what makes all of [from, to) data: zeros where there was a hole. At most
+ * KEYS_WINDOW bytes. */
+KEG_CHECKED int files_fill(struct change *change, struct inode *inode, uint64_t from, uint64_t to);
 void files_kill_suid(struct inode *inode);
 /* A change of contents or owner takes capabilities(7) from a program: deletes them in this frame.
  * Returns whether there were any. */

@@ -256,7 +256,7 @@ static void test_fallocate(void **state)
     assert_int_equal(volume_fallocate(f.volume, ino, keep, 0, 100), 0);
     assert_int_equal(get(ino).size, 20);
     assert_int_equal(volume_fallocate(f.volume, ino, punch, 2, 3), 0);
-    assert_int_equal(get(ino).bytes, 7);
+    assert_int_equal(get(ino).bytes, 17);
     char buf[10];
     assert_int_equal(volume_read(f.volume, ino, 0, buf, 10), 10);
     assert_memory_equal(buf,
@@ -272,6 +272,27 @@ static void test_fallocate(void **state)
     assert_int_equal(volume_fallocate(f.volume, ino, FALLOC_FL_COLLAPSE_RANGE, 0, 1), -EOPNOTSUPP);
     assert_int_equal(volume_fallocate(f.volume, ino, 0, 0, 0), -EINVAL);
     assert_int_equal(volume_fallocate(f.volume, ino, 0, 1, INT64_MAX), -EFBIG);
+}
+
+static void test_small_fallocate_is_data(void **state)
+{
+    (void)state;
+    uint64_t ino = make_file("a"), out;
+    assert_int_equal(volume_fallocate(f.volume, ino, 0, 4095, 2), 0);
+    assert_int_equal(get(ino).size, 4097);
+    assert_int_equal(get(ino).bytes, 2);
+    write_text(ino, 4095, "xy");
+    assert_int_equal(get(ino).bytes, 2);
+    assert_int_equal(volume_fallocate(f.volume, ino, FALLOC_FL_KEEP_SIZE, 4000, 1000), 0);
+    assert_int_equal(get(ino).bytes, 97);
+    char buf[3];
+    assert_int_equal(volume_read(f.volume, ino, 4094, buf, 3), 3);
+    assert_memory_equal(buf, "\0xy", 3);
+    assert_int_equal(volume_seek(f.volume, ino, 0, SEEK_DATA, &out), 0);
+    assert_int_equal(out, 4000);
+    assert_int_equal(volume_fallocate(f.volume, ino, 0, 1 << 20, 1 << 20), 0); /* a hole */
+    assert_int_equal(get(ino).bytes, 97);
+    assert_int_equal(volume_check(f.volume, fixture_print, NULL), 0);
 }
 
 static void test_times(void **state)
@@ -375,6 +396,7 @@ int main(void)
         TEST(test_a_long_tail_is_out_of_reach),
         TEST(test_a_long_tail_is_reclaimed),
         TEST(test_fallocate),
+        TEST(test_small_fallocate_is_data),
         TEST(test_times),
         TEST(test_relatime_waits_in_memory),
         TEST(test_new_contents_or_owners_take_capabilities_away),
