@@ -25,10 +25,11 @@ static void init(void *user, struct fuse_conn_info *conn)
 {
     const unsigned wanted = FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_READDIRPLUS |
                             FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
-                            FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
+                            FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_ASYNC_READ |
                             FUSE_CAP_EXPLICIT_INVAL_DATA;
     (void)user;
-    /* With ATOMIC_O_TRUNC and no OPEN, O_TRUNC would be lost without a word. */
+    /* With ATOMIC_O_TRUNC and no OPEN, O_TRUNC would be lost without a word. With ASYNC_DIO the
+     * kernel keeps pages that were read while a direct write was under way, and they stay old. */
     conn->want = conn->capable & wanted;
     conn->max_write = 1 << 20;
     conn->max_background = 64;

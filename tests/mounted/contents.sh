@@ -17,6 +17,11 @@ options() { # ROUND: small segments, so that there are many; every other time wi
 }
 
 keg_mount -o "$(options 0)"
+step "asynchronous direct writes are seen at once"
+python3 "$top/tests/mounted/direct.py" "$MNT/direct" "$(scaled 50 300 3000)"
+rm "$MNT/direct"
+
+step "random changes"
 for ((round = 1; round <= rounds; round++)); do
     tend_start
     contents run "$seed.$round" "$operations" || fail "round $round with $(options $((round - 1)))"
