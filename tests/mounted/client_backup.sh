@@ -5,6 +5,8 @@
 
 source=$MNT/source # what the backups are taken of
 special_tree "$T/special"
+setfacl -m u:nobody:rw,g:users:r "$T/special/random"
+setfacl -d -m u:nobody:rx "$T/special/empty"
 cp -a "$(scaled /usr/include/linux /usr/include/linux /usr/share/doc)" "$T/real"
 trees=("$T/special" "$T/real")
 keg_mount
@@ -34,9 +36,9 @@ for tree in "${trees[@]}"; do same_tree "$tree" "$T/out/${tree##*/}"; done
 [ "$(du -k "$T/out/special/sparse" | cut -f 1)" -lt 100 ] || fail "the sparse file is not sparse"
 # Snapshots of hard links, as rsnapshot makes them.
 mkdir "$MNT/snapshots"
-rsync -aHX "$source/" "$MNT/snapshots/1"
+rsync -aHAX "$source/" "$MNT/snapshots/1"
 echo more >>"$source/special/random"
-rsync -aHX --link-dest=../1 "$source/" "$MNT/snapshots/2"
+rsync -aHAX --link-dest=../1 "$source/" "$MNT/snapshots/2"
 equal "files of a snapshot that are not in the one before" special/random \
     "$(cd "$MNT/snapshots/2" && find . -type f ! -name 'hard?' -links 1 -printf '%P\n')"
 rm -r "$MNT/snapshots/1"
@@ -45,7 +47,7 @@ rm -r "$MNT/snapshots"
 lasting
 
 step "tar"
-archive() { tar --warning=no-timestamp --xattrs --xattrs-include='*' --sparse "$@"; }
+archive() { tar --warning=no-timestamp --xattrs --xattrs-include='*' --acls --sparse "$@"; }
 archive -C "$source" -cf "$MNT/there.tar" .
 mkdir "$MNT/untarred" "$T/untarred"
 archive -C "$MNT/untarred" -xpf "$MNT/there.tar"
