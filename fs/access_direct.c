@@ -161,7 +161,8 @@ static int walk_page(struct walk *w, const struct page *page, const char *begin,
             if (!err && S_ISDIR(attr->mode))
                 err = access_todo_add(todo, page->names[i], attr->ino);
         }
-        volume_forget(w->volume, attr->ino, 1);
+        if (attr->nlink)
+            volume_forget(w->volume, attr->ino, 1);
     }
     return err;
 }

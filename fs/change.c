@@ -137,7 +137,7 @@ static void change_staged(struct change *change, const struct inode *inode)
     record.content = inode->old.content;
     record.size = inode->old.size;
     record.bytes = inode->old.bytes;
-    record.flags = (inode->flags & ~(uint32_t)INODE_TAIL) | inode->old.flags;
+    record.flags = (inode->flags & ~(uint32_t)INODE_CONTENTS) | inode->old.flags;
     if (inode->old.size)
         record.mtime = inode->old.mtime;
     change_new_inode(change, &record, (struct keg_bytes){0});

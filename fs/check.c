@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "check.h"
+#include "pathmap.h"
 #include "report.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { MANY = 8 }; /* findings that a map of all names is worth */
 
 /*
  * keg_check calls back while it reads, perhaps with locks held, so the keys are only copied then
@@ -90,16 +93,20 @@ static void describe(struct collector *c, struct volume *volume)
 {
     static const char unknown[] = "(no name)";
     char path[PATH_MAX * 2];
+    struct pathmap *map = NULL;
+    if (c->result->kept >= MANY && pathmap_new(volume, &map))
+        map = NULL; /* it will take its time, then */
     for (size_t i = 0; i < c->result->kept; i++) {
         if (!c->keys[i].len)
             continue;
         strcpy(path, unknown);
-        int err = volume_describe(volume, (struct keg_bytes){c->keys[i].data, c->keys[i].len}, path,
-                                  sizeof path);
+        int err = volume_describe(volume, map, (struct keg_bytes){c->keys[i].data, c->keys[i].len},
+                                  path, sizeof path);
         if (err && err != -ENOENT)
             strcpy(path, unknown);
         c->result->findings[i].path = strdup(path);
     }
+    pathmap_free(map);
 }
 
 int check_run(struct keg *keg, struct volume *volume, keg_progress_fn *progress, void *arg,

@@ -2,8 +2,10 @@
 /* The commands that look at a store and tend it: stats, segments, dump, compact, hint, check. */
 #include "access.h"
 #include "commands.h"
+#include "repair.h"
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int said(const struct commands_entry *self, const char *store, int err)
@@ -71,6 +73,25 @@ int commands_hint(const struct commands_entry *self, int argc, char **argv)
     return tend(self, argc, argv, ACCESS_HINT);
 }
 
+static int repair(const struct commands_entry *self, const char *store, bool json)
+{
+    struct commands_progress progress = {.what = self->name};
+    struct openstore *busy = malloc(sizeof *busy);
+    bool sound = false;
+    int err = busy ? repair_run(store, json, stdout, &sound, commands_progress, &progress, busy)
+                   : -ENOMEM;
+    commands_progress_end(&progress);
+    if (err == -EBUSY && busy->mountpoint[0])
+        log_error("check --repair: %s: mounted at %s: unmount it first", store, busy->mountpoint);
+    else if (err == -EBUSY)
+        log_error("check --repair: %s: in use by process %s: try again when it has ended", store,
+                  busy->holder);
+    else if (err == -ENOMEM)
+        log_error("check --repair: %s: %s", store, strerror(ENOMEM));
+    free(busy);
+    return commands_flush() || err || !sound ? COMMANDS_FAILED : COMMANDS_OK;
+}
+
 int commands_check(const struct commands_entry *self, int argc, char **argv)
 {
     struct commands_options options = {.letters = "jR", .min = 1, .max = 1};
@@ -80,12 +101,8 @@ int commands_check(const struct commands_entry *self, int argc, char **argv)
     int code, count = commands_parse(self, &options, argc, &argv, &code);
     if (count < 0)
         return code;
-    if (options.given['R']) {
-        log_error("check --repair: %s: not available in this version; mount the store, which comes "
-                  "up read-only, and copy what can be read into a new one",
-                  argv[0]);
-        return COMMANDS_USAGE;
-    }
+    if (options.given['R'])
+        return repair(self, argv[0], options.given['j']);
     if (access_open(argv[0], ACCESS_LOOK, &access))
         return COMMANDS_FAILED;
     int err = access->ops->check(access, options.given['j'], stdout, &findings, commands_progress,

@@ -32,14 +32,16 @@ static int begin_contents(struct change *change, struct inode *inode)
 
 /* ---- Reading ---- */
 
-/* Reads what the extents have of [from, from + len) and zeros between them. */
-static int read_scan(struct volume *volume, uint64_t content, uint64_t from, uint8_t *buf,
+/* Reads what the extents have of [from, from + len) and zeros between them, unless these may stand
+ * for what is lost. */
+static int read_scan(struct volume *volume, const struct inode *inode, uint64_t from, uint8_t *buf,
                      size_t len)
 {
+    bool lost = false;
     struct extents it;
     struct extent e;
     uint64_t at = from, end = from + len;
-    int error = extents_open(volume, content, from, &it);
+    int error = extents_open(volume, inode->content, from, &it);
     if (error)
         return error;
     int more;
@@ -49,7 +51,8 @@ static int read_scan(struct volume *volume, uint64_t content, uint64_t from, uin
         if (a >= b)
             continue;
         memset(buf + (at - from), 0, a - at);
-        error = extents_read(volume, content, &e, a, buf + (a - from), b - a);
+        lost = lost || a > at;
+        error = extents_read(volume, inode->content, &e, a, buf + (a - from), b - a);
         at = b;
         if (error)
             break;
@@ -58,28 +61,29 @@ static int read_scan(struct volume *volume, uint64_t content, uint64_t from, uin
     if (more < 0)
         return more;
     memset(buf + (at - from), 0, end - at);
-    return error;
+    lost = lost || end > at;
+    return !error && lost && inode->flags & INODE_HOLES ? -EBADMSG : error;
 }
 
 /* Most windows are one extent that begins where the window does: found by its key, without a scan.
  * The first one that is not hands the rest over. */
-static int read_range(struct volume *volume, uint64_t content, uint64_t from, uint8_t *buf,
+static int read_range(struct volume *volume, const struct inode *inode, uint64_t from, uint8_t *buf,
                       size_t len)
 {
-    if (!content) {
+    if (!inode->content) {
         memset(buf, 0, len);
-        return 0;
+        return inode->flags & INODE_HOLES ? -EBADMSG : 0;
     }
     while (len) {
         struct keys_key key;
         uint32_t skip = (uint32_t)(from % KEYS_WINDOW);
         size_t n = KEYS_WINDOW - skip < len ? KEYS_WINDOW - skip : len;
-        keys_extent(&key, content, from - skip);
+        keys_extent(&key, inode->content, from - skip);
         ssize_t got = keg_read(volume->keg, keys_bytes(&key), skip, buf, n);
         if (got < 0 && got != -ENOENT)
             return (int)got;
         if (got < 0 || (size_t)got < n)
-            return read_scan(volume, content, from, buf, len);
+            return read_scan(volume, inode, from, buf, len);
         from += n;
         buf += n;
         len -= n;
@@ -120,7 +124,7 @@ ssize_t volume_read(struct volume *volume, uint64_t ino, uint64_t offset, void *
     else if (!error && len > inode.size - offset)
         len = (size_t)(inode.size - offset);
     if (!error && len) {
-        error = volume_error(volume, ino, read_range(volume, inode.content, offset, buf, len));
+        error = volume_error(volume, ino, read_range(volume, &inode, offset, buf, len));
         due = volume->flags & VOLUME_RELATIME && !(volume->flags & VOLUME_READONLY) &&
               atime_is_due(&inode, volume_now(volume));
     }
@@ -135,7 +139,7 @@ int files_fill(struct change *change, struct inode *inode, uint64_t from, uint64
     struct volume *volume = change->volume;
     const size_t len = (size_t)(to - from);
     uint8_t *buf = change_alloc(change, len); /* read and written whole: the holes become zeros */
-    int error = buf ? read_range(volume, inode->content, from, buf, len) : -ENOMEM;
+    int error = buf ? read_range(volume, inode, from, buf, len) : -ENOMEM;
     if (!error)
         error = begin_contents(change, inode);
     if (!error)

@@ -86,7 +86,9 @@ enum {
     INODE_TAIL = 2,        /* extents behind the size may be there; a tail orphan names it */
     INODE_ACCESS_ACL = 4,  /* among them is an access ACL, */
     INODE_DEFAULT_ACL = 8, /* a default ACL; they are there exactly if the flag is */
-    INODE_FLAGS = 15,
+    INODE_HOLES = 16,      /* set by a repair: what no extent covers may be lost, not a hole */
+    INODE_CONTENTS = INODE_TAIL | INODE_HOLES, /* these go with its contents */
+    INODE_FLAGS = 31,
 };
 
 struct inode {
@@ -107,7 +109,7 @@ struct inode {
     int broken; /* -errno of the write that is missing from them, or 0 */
     struct inode_old {
         uint64_t content, size, bytes;
-        uint32_t flags; /* INODE_TAIL or 0 */
+        uint32_t flags; /* of INODE_CONTENTS */
         struct timespec mtime;
     } old;
 };

@@ -46,7 +46,7 @@ static bool add_entry(void *arg, const struct volume_dirent *dirent)
     struct fuse_entry_param entry;
     memcpy(name, dirent->name.data, dirent->name.len);
     name[dirent->name.len] = '\0';
-    if (!l->plus)
+    if (!l->plus || dirent->attr.nlink == 0)
         return add_plain(l, name, dirent->attr.ino, dirent->attr.mode, dirent->cookie);
     reply_fill(&entry, &dirent->attr);
     return add(l, name, &entry, dirent->cookie);

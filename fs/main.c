@@ -30,8 +30,9 @@ static const struct commands_entry table[] = {
     {"compact", "STORE", "Rewrites the segments that hold dead bytes, to free their space.\n",
      commands_compact},
     {"hint", "STORE", "Writes every hint that is missing.\n", commands_hint},
-    {"check", "[--json] STORE",
-     "Reads and verifies every byte and the tree; exits with 1 when it finds something.\n",
+    {"check", "[--json] [--repair] STORE",
+     "Reads and verifies every byte and the tree; exits with 1 when it finds something. With\n"
+     "--repair, makes a sound store of what is left, and says what is lost.\n",
      commands_check},
     {"dump", "[--json] STORE", "Prints every live key, a line each.\n", commands_dump},
 };

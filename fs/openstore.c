@@ -117,6 +117,64 @@ int openstore_open(const char *dir, const struct keg_options *keg,
     return err;
 }
 
+static int repair_locked(struct openstore *s, keg_loss_fn *lost, keg_progress_fn *progress,
+                         void *arg)
+{
+    const struct keg_options options = {
+        .lock_wait_ms = WAIT_MS, .log = log_keg, .log_arg = &s->keeper, .owner = "-"};
+    if (is_mounted(s))
+        return -EBUSY;
+    s->keeper.hold = true;
+    int done = keg_repair(s->env, &options, lost, progress, arg);
+    s->keeper.hold = false;
+    if (done == -EBUSY)
+        (void)is_mounted(s);
+    else if (done < 0)
+        log_error("cannot repair the store: %s: %s", s->path,
+                  done == -ENOSPC     ? "no room for copies of what is whole in damaged segments"
+                  : s->keeper.line[0] ? s->keeper.line
+                                      : strerror(-done));
+    return done;
+}
+
+static int repair_tree(struct openstore *s, volume_repair_fn *tree, void *arg)
+{
+    const struct keg_options options = {.flags = KEG_NO_BACKGROUND,
+                                        .lock_wait_ms = WAIT_MS,
+                                        .log = log_keg,
+                                        .log_arg = &s->keeper,
+                                        .owner = "-"};
+    int err = keg_open(s->env, &options, &s->keg);
+    if (err) {
+        log_error("cannot open the repaired store: %s: %s", s->path, strerror(-err));
+        return err;
+    }
+    const char *why = keg_readonly_reason(s->keg);
+    ssize_t done = why ? -EROFS : volume_repair(s->keg, tree, arg);
+    if (done < 0)
+        log_error("cannot repair the tree: %s: %s", s->path, why ? why : strerror((int)-done));
+    err = keg_close(s->keg);
+    if (err && done >= 0)
+        log_error("the store was not closed cleanly: %s: %s", s->path, strerror(-err));
+    return done < 0 ? (int)done : err ? err : done > 0;
+}
+
+int openstore_repair(const char *dir, keg_loss_fn *lost, volume_repair_fn *tree,
+                     keg_progress_fn *progress, void *arg, struct openstore *out)
+{
+    memset(out, 0, sizeof *out);
+    int err = open_env(dir, false, out);
+    if (err)
+        return err;
+    int done = repair_locked(out, lost, progress, arg);
+    if (done >= 0) {
+        int more = repair_tree(out, tree, arg);
+        done = more < 0 ? more : done || more;
+    }
+    keg_env_free(out->env);
+    return done;
+}
+
 int openstore_close(struct openstore *s)
 {
     int err = volume_close(s->volume);

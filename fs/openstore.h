@@ -26,6 +26,14 @@ struct openstore {
  */
 KEG_CHECKED int openstore_open(const char *dir, const struct keg_options *keg,
                                const struct volume_options *volume, struct openstore *out);
+/*
+ * keg_repair with dir's environment, waiting for its lock as above; then the tree is repaired, too,
+ * and told of to `tree`. -EBUSY is the caller's to say: holder and, if it is mounted, mountpoint
+ * are filled. All else is said. Leaves nothing open. 1: something was repaired; 0: all was sound.
+ */
+KEG_CHECKED int openstore_repair(const char *dir, keg_loss_fn *lost, volume_repair_fn *tree,
+                                 keg_progress_fn *progress, void *arg, struct openstore *out);
+
 /* Closes volume and store; says what fails, and returns the first error. */
 KEG_CHECKED int openstore_close(struct openstore *store);
 

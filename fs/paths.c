@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Paths, for the command line and for reports: from a path to an inode, and back. */
 #include "paths.h"
+#include "pathmap.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -69,8 +70,11 @@ int volume_resolve(struct volume *volume, struct keg_bytes path, struct volume_a
 /* ---- Back ---- */
 
 /* Some name of the inode, in any directory, or in one if dir is not 0. */
-static int find_name(struct volume *volume, uint64_t dir, uint64_t ino, struct keys_key *found)
+static int find_name(struct volume *volume, const struct pathmap *map, uint64_t dir, uint64_t ino,
+                     struct keys_key *found)
 {
+    if (map)
+        return pathmap_name(map, dir, ino, found);
     struct keys_key prefix;
     struct keg_iter *iter;
     struct keg_entry entry;
@@ -107,7 +111,8 @@ static int prepend(char *buf, size_t *at, struct keg_bytes name)
 }
 
 /* Prepends the path of a directory. */
-static int prepend_dir(struct volume *volume, uint64_t dir, char *buf, size_t *at)
+static int prepend_dir(struct volume *volume, const struct pathmap *map, uint64_t dir, char *buf,
+                       size_t *at)
 {
     for (int depth = 0; dir != VOLUME_ROOT; depth++) {
         struct keys_key key;
@@ -115,7 +120,7 @@ static int prepend_dir(struct volume *volume, uint64_t dir, char *buf, size_t *a
         uint64_t parent;
         int error = depth < DEPTH_MAX ? volume_parent(volume, dir, &parent) : -ELOOP;
         if (!error)
-            error = find_name(volume, parent, dir, &key);
+            error = find_name(volume, map, parent, dir, &key);
         if (!error)
             error = keys_parse(keys_bytes(&key), &parsed);
         if (!error)
@@ -137,17 +142,18 @@ static int finish(char *buf, size_t size, size_t at)
     return 0;
 }
 
-static int path_of_name(struct volume *volume, const struct keys_parsed *parsed, char *buf,
-                        size_t size)
+static int path_of_name(struct volume *volume, const struct pathmap *map,
+                        const struct keys_parsed *parsed, char *buf, size_t size)
 {
     size_t at = size - 1;
     int error = prepend(buf, &at, parsed->name);
     if (!error)
-        error = prepend_dir(volume, parsed->id, buf, &at);
+        error = prepend_dir(volume, map, parsed->id, buf, &at);
     return error ? error : finish(buf, size, at);
 }
 
-int paths_of(struct volume *volume, uint64_t ino, char *buf, size_t size)
+static int path_of(struct volume *volume, const struct pathmap *map, uint64_t ino, char *buf,
+                   size_t size)
 {
     struct inode inode;
     struct keys_key key;
@@ -163,18 +169,26 @@ int paths_of(struct volume *volume, uint64_t ino, char *buf, size_t size)
     if (error)
         return error;
     if (S_ISDIR(inode.mode)) {
-        error = prepend_dir(volume, ino, buf, &at);
+        error = prepend_dir(volume, map, ino, buf, &at);
         return error ? error : finish(buf, size, at);
     }
-    error = find_name(volume, 0, ino, &key);
+    error = find_name(volume, map, 0, ino, &key);
     if (!error)
         error = keys_parse(keys_bytes(&key), &parsed);
-    return error ? error : path_of_name(volume, &parsed, buf, size);
+    return error ? error : path_of_name(volume, map, &parsed, buf, size);
+}
+
+int paths_of(struct volume *volume, uint64_t ino, char *buf, size_t size)
+{
+    return path_of(volume, NULL, ino, buf, size);
 }
 
 /* The inode whose contents have this id. */
-static int find_content(struct volume *volume, uint64_t content, uint64_t *ino)
+static int find_content(struct volume *volume, const struct pathmap *map, uint64_t content,
+                        uint64_t *ino)
 {
+    if (map)
+        return pathmap_content(map, content, ino);
     struct keys_key prefix;
     struct keg_iter *iter;
     struct keg_entry entry;
@@ -220,7 +234,8 @@ static void name_key(const struct keys_parsed *parsed, char *buf, size_t size)
     }
 }
 
-int volume_describe(struct volume *volume, struct keg_bytes key, char *buf, size_t size)
+int volume_describe(struct volume *volume, const struct pathmap *map, struct keg_bytes key,
+                    char *buf, size_t size)
 {
     struct keys_parsed parsed;
     int error = -ENOENT;
@@ -232,13 +247,13 @@ int volume_describe(struct volume *volume, struct keg_bytes key, char *buf, size
     }
     uint64_t ino = parsed.id;
     if (parsed.kind == KEYS_NAME)
-        error = path_of_name(volume, &parsed, buf, size);
+        error = path_of_name(volume, map, &parsed, buf, size);
     else if (parsed.kind == KEYS_EXTENT)
-        error = find_content(volume, parsed.id, &ino);
+        error = find_content(volume, map, parsed.id, &ino);
     else if (parsed.kind == KEYS_INODE || parsed.kind == KEYS_XATTR)
         error = 0;
     if (!error && parsed.kind != KEYS_NAME)
-        error = paths_of(volume, ino, buf, size);
+        error = path_of(volume, map, ino, buf, size);
     if (error)
         name_key(&parsed, buf, size);
     return error;

@@ -84,7 +84,7 @@ static int replace(struct change *change, struct inode *inode, const struct put 
     if (inode->content)
         inode->stale = inode->content;
     inode->content = p->contents.content;
-    inode->flags &= ~(uint32_t)INODE_TAIL;
+    inode->flags &= ~(uint32_t)INODE_CONTENTS;
     inode->mtime = inode->ctime = now;
     return 0;
 }

@@ -53,14 +53,18 @@ static int offer(struct listing *l, bool same_follows)
         .attr = {.ino = l->ino, .mode = l->type},
     };
     l->waiting = false;
+    bool counted = false;
     if (l->attrs) {
-        int found = look_up(l, &entry.attr);
-        if (found <= 0)
-            return found == 0 ? 1 : found;
+        int found = volume_error(l->volume, l->ino, look_up(l, &entry.attr));
+        if (found == 0)
+            return 1;
+        if (found < 0 && found != -EIO)
+            return found;
+        counted = found > 0; /* one damaged inode must not hide all names behind it */
     }
     if (l->fn(l->arg, &entry))
         return 1;
-    if (l->attrs)
+    if (counted)
         inodes_uncount_lookup(l->volume, l->ino);
     return 0;
 }

@@ -42,7 +42,7 @@ static int begin(struct volume *volume, struct inode *inode)
     inode->old = (struct inode_old){.content = record.content,
                                     .size = record.size,
                                     .bytes = record.bytes,
-                                    .flags = record.flags & INODE_TAIL,
+                                    .flags = record.flags & INODE_CONTENTS,
                                     .mtime = record.mtime};
     return 0;
 }
@@ -62,7 +62,7 @@ int stage_truncate(struct change *change, struct inode *inode)
     inode->broken = 0;
     inode->content = 0;
     inode->bytes = inode->size = 0;
-    inode->flags &= ~(uint32_t)INODE_TAIL;
+    inode->flags &= ~(uint32_t)INODE_CONTENTS;
     return 0;
 }
 

@@ -144,8 +144,8 @@ KEG_CHECKED int volume_seek(struct volume *volume, uint64_t ino, uint64_t offset
  * cookie to go on behind it. Cookies hold over deletions and remounts; entries with one and the
  * same hash are never parted by a cookie (fn is offered them until it refuses: then the cookie of
  * the last entry with another hash is where to go on). fn returns false to stop: that entry was not
- * taken. With attrs, each taken entry counts as one lookup and attr is filled; else attr holds only
- * ino and the type bits of mode.
+ * taken. With attrs, each taken entry counts as one lookup and attr is filled; else, and where the
+ * inode is damaged, nlink is 0 and attr holds only ino and the type bits of mode.
  */
 struct volume_dirent {
     struct keg_bytes name;
@@ -218,9 +218,21 @@ KEG_CHECKED int volume_put(struct volume *volume, struct keg_bytes path,
                            const struct volume_new *new, volume_fill_fn *fill, void *arg);
 
 /* A path of the inode that owns a key of the store, for reports, NUL-terminated into buf; -ENOENT
- * when it has none any more (*buf then says what the key is). */
-KEG_CHECKED int volume_describe(struct volume *volume, struct keg_bytes key, char *buf,
-                                size_t size);
+ * when it has none any more (*buf then says what the key is). map: NULL, or one that was made for
+ * many calls (pathmap_new, pathmap_free), which then need no pass over all names each. */
+struct pathmap;
+KEG_CHECKED int volume_describe(struct volume *volume, const struct pathmap *map,
+                                struct keg_bytes key, char *buf, size_t size);
+
+/*
+ * Makes a sound tree of a store that keg_repair has been over; no volume is open on it. Counts,
+ * sizes and orphan keys are set by what is there; names without an inode go, what has no name goes
+ * to lost+found. Each thing done is given to told, with the inode whose path says where (0: none);
+ * the path can be had once the volume is open. Returns how many; -EPROTO: written by a newer
+ * version.
+ */
+typedef void volume_repair_fn(void *arg, uint64_t ino, const char *text);
+KEG_CHECKED ssize_t volume_repair(struct keg *keg, volume_repair_fn *told, void *arg);
 
 /*
  * Verifies the tree: every name has an inode, every inode a name (or an orphan key), link counts,

@@ -143,7 +143,9 @@ void keg_batch_free(struct keg_batch *batch);
 /*
  * Commits a batch: one frame in the log. When it returns 0 every later read sees all of it, and
  * kill -9 loses nothing of it; with KEG_SYNC neither does a power cut. An empty batch is 0.
- * Deleting a key that is not there is no error and appends nothing for it.
+ * Deleting a key that is not there is no error and appends nothing for it. That is judged when the
+ * call begins: a key that another thread puts meanwhile is then there, as if it had been put later.
+ * Who needs it otherwise keeps the two apart, as a namespace does by its locks.
  * -E2BIG over KEG_BATCH_MAX, and the common errors. After an error the change may still be found
  * there once the store was reopened after a crash, but never by half.
  */

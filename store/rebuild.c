@@ -260,6 +260,9 @@ int rebuild_is_newer(struct repair *repair)
         if (f->header.kind == FORMAT_LOG ? f->frames : missing && f->footer.length)
             newer = 1;
     }
+    /* What a repair that was cut off has left keeps its number. */
+    if (survey.highest >= manifest->next_segment)
+        repair->manifest.next_segment = survey.highest + 1;
     free(survey.list);
     return err ? err : newer;
 }

@@ -103,43 +103,51 @@ int repair_set_aside(const struct repair *repair, uint64_t segment, const char *
     return err;
 }
 
+/* The segment first: its hint is taken back only along with it (take_back). */
 static int set_segment_aside(const struct repair *repair, uint64_t id)
 {
     char name[ENV_NAME_MAX + 1];
     int err;
 
-    hintfile_name(id, name);
+    segment_name(id, name);
     err = repair_set_aside(repair, id, name);
     if (err && err != -ENOENT)
         return err;
-    segment_name(id, name);
+    hintfile_name(id, name);
     err = repair_set_aside(repair, id, name);
     return err == -ENOENT ? 0 : err;
 }
 
-/* A repair was cut off before it published: what it had renamed is still listed. */
-static int take_back(struct repair *repair, const char *name)
+static bool was_set_aside(struct repair *repair, const char *name, char aside[ENV_NAME_MAX + 1])
 {
     struct keg_env *env = repair->keg->env;
-    char aside[ENV_NAME_MAX + 1];
 
-    if (!aside_name(name, 1, aside) || is_there(env, name) || !is_there(env, aside))
+    return aside_name(name, 1, aside) && !is_there(env, name) && is_there(env, aside);
+}
+
+/* A repair was cut off before it published: what it had renamed is still listed. A hint that is set
+ * aside while its segment stands was found to mislead, and is not taken back. */
+static int take_back(struct repair *repair, uint64_t id)
+{
+    char name[ENV_NAME_MAX + 1], aside[ENV_NAME_MAX + 1];
+    char hint[ENV_NAME_MAX + 1], hint_aside[ENV_NAME_MAX + 1];
+    int err = 0;
+
+    segment_name(id, name);
+    hintfile_name(id, hint);
+    if (!was_set_aside(repair, name, aside))
         return 0;
-    return env_publish(env, aside, name);
+    if (was_set_aside(repair, hint, hint_aside))
+        err = env_publish(repair->keg->env, hint_aside, hint);
+    return err ? err : env_publish(repair->keg->env, aside, name);
 }
 
 static int undo_renames(struct repair *repair)
 {
-    char name[ENV_NAME_MAX + 1];
     int err = 0;
 
-    for (size_t i = 0; i < repair->manifest.count && !err; i++) {
-        segment_name(repair->manifest.segments[i].id, name);
-        err = take_back(repair, name);
-        hintfile_name(repair->manifest.segments[i].id, name);
-        if (!err)
-            err = take_back(repair, name);
-    }
+    for (size_t i = 0; i < repair->manifest.count && !err; i++)
+        err = take_back(repair, repair->manifest.segments[i].id);
     return err;
 }
 
@@ -257,7 +265,7 @@ static int advance(struct repair *repair, uint64_t bytes)
 /* Frames from front to back. 0; -EBADMSG at the first damage; another error. */
 static int verify_frames(struct repair *repair, const struct segment *segment, struct scan *scan)
 {
-    uint64_t at = FORMAT_SEGMENT_SIZE, next, records = 0;
+    uint64_t at = FORMAT_SEGMENT_SIZE, next, records = 0, first = 0, last = 0;
     enum scan_found found;
     int err;
 
@@ -267,6 +275,8 @@ static int verify_frames(struct repair *repair, const struct segment *segment, s
             break;
         next = scan_next(scan);
         records += scan->frame.count;
+        first = first && first < scan->frame.sequence ? first : scan->frame.sequence;
+        last = last > scan->highest ? last : scan->highest;
         err = values_fit(scan);
         if (!err)
             err = advance(repair, next - at);
@@ -279,7 +289,8 @@ static int verify_frames(struct repair *repair, const struct segment *segment, s
     if (!segment->sealed)
         return found == SCAN_END ? 0 : -EBADMSG;
     return found == SCAN_FOOTER && at + FORMAT_FOOTER_SIZE == scan->end &&
-                   scan->footer.records == records
+                   scan->footer.records == records && scan->footer.first_sequence == first &&
+                   scan->footer.last_sequence == last
                ? 0
                : -EBADMSG;
 }
@@ -303,6 +314,7 @@ static int verify_segment(struct repair *repair, struct segment *segment)
                         segment->kind == FORMAT_LOG);
     if (!err) {
         scan.salvage = true;
+        scan.last_sequence = segment->before; /* 0 of a compacted one */
         err = verify_frames(repair, segment, &scan);
         scan_free(&scan);
     }
@@ -387,6 +399,10 @@ static int publish_locked(struct repair *repair, const struct output *output)
         err = set_damaged_aside(repair);
     if (err)
         return err;
+    for (size_t i = 0; i < keg->member_count; i++) {
+        if (keg->members[i]->last_sequence > INT64_MAX)
+            keg->members[i]->last_sequence = 0; /* damaged; its records were left out */
+    }
     keg->last_sequence = segment_last_sequence_locked(keg);
     if (repair->lost_records && keg->last_sequence < INT64_MAX - SEQUENCES_SKIPPED)
         keg->last_sequence += SEQUENCES_SKIPPED;

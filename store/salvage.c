@@ -271,7 +271,8 @@ void salvage_doubts(struct repair *repair)
 struct copy {
     struct repair *repair;
     struct output *output;
-    uint8_t *value; /* room for the longest value */
+    uint8_t *value; /* room for the longest value so far */
+    size_t room;
     int err;
 };
 
@@ -279,13 +280,22 @@ struct copy {
 static int open_value(struct copy *copy, struct segment *segment, const struct index_place *place,
                       struct keg_file **file)
 {
-    int err = segment_file(copy->repair->keg, segment, file);
+    uint8_t *value = copy->value;
+    int err;
 
+    if (place->value_len > copy->room) {
+        value = realloc(copy->value, place->value_len);
+        if (!value)
+            return -ENOMEM;
+        copy->value = value;
+        copy->room = place->value_len;
+    }
+    err = segment_file(copy->repair->keg, segment, file);
     if (err == -ENOENT)
         return -EBADMSG;
     if (err)
         return err;
-    err = read_whole(*file, place, copy->value);
+    err = read_whole(*file, place, value);
     if (err)
         segment_release(copy->repair->keg, segment);
     return err == -EIO ? -EBADMSG : err;
@@ -354,9 +364,6 @@ int salvage_copy(struct repair *repair, struct output *output)
 {
     struct copy copy = {.repair = repair, .output = output};
 
-    copy.value = malloc(KEG_VALUE_MAX);
-    if (!copy.value)
-        return -ENOMEM;
     index_scan(repair->keg->index, (struct keg_bytes){"", 0}, copy_place, &copy);
     free(copy.value);
     return copy.err ? copy.err : output_finish(output);

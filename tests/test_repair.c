@@ -255,12 +255,225 @@ static void test_flips_without_hints(void **state)
     flip_everywhere(false);
 }
 
+/* ---- Files ---- */
+
+enum { DAMAGES = 9 };
+static const char *const damages[DAMAGES] = {
+    "missing",       "cut by a byte", "cut in half",      "emptied",         "zeros behind it",
+    "garbage in it", "its own half",  "of another store", "another segment",
+};
+
+static void replace(struct keg_env *env, const char *name, const uint8_t *data, size_t len)
+{
+    assert_int_equal(env_replace(env, name, data, len), 0);
+}
+
+/* Does the i-th damage to a file. */
+static void damage_file(struct keg_env *env, const struct store *other, const char *name, int i)
+{
+    struct random random = {(uint64_t)i};
+    size_t len, other_len;
+    uint8_t *data, *wrong, *longer;
+    const char *from = i == 7 ? name : strstr(name, ".hint") ? "00000002.hint" : "00000002.data";
+
+    assert_int_equal(env_slurp(env, name, 1 << 24, &data, &len), 0);
+    if (env_slurp(i == 7 ? other->env : env, from, 1 << 24, &wrong, &other_len)) {
+        wrong = NULL;
+        other_len = 0;
+    }
+    longer = calloc(1, len + 5000);
+    assert_non_null(longer);
+    memcpy(longer, data, len);
+    if (i >= 5 && len > 600)
+        random_fill(&random, data + len / 3, 200);
+    if (i == 0)
+        assert_int_equal(env_remove(env, name), 0);
+    else if (i <= 3)
+        replace(env, name, longer, i == 1 ? len - 1 : i == 2 ? len / 2 : 0);
+    else if (i == 4)
+        replace(env, name, longer, len + 5000);
+    else if (i == 5)
+        replace(env, name, data, len);
+    else if (i == 6)
+        memcpy(longer + len / 2, longer, len / 2), replace(env, name, longer, len);
+    else
+        replace(env, name, wrong, other_len);
+    free(data);
+    free(wrong);
+    free(longer);
+}
+
+static void each_file(bool hints)
+{
+    struct store store, other;
+    struct names names;
+
+    damage_store_make(&store);
+    damage_store_make(&other);
+    if (!hints)
+        damage_store_remove_hints(store.env);
+    names = damage_store_list(store.env);
+    for (size_t i = 0; i < names.count; i++) {
+        for (int how = 0; how < DAMAGES; how++) {
+            struct keg_env *env = damage_store_clone(store.env);
+            char what[128];
+
+            snprintf(what, sizeof what, "%.40s: %s", names.names[i], damages[how]);
+            if (strcmp(names.names[i], "MANIFEST") != 0 || how != 7)
+                damage_file(env, &other, names.names[i], how);
+            (void)try_repair(env, &store.state, (struct place){what, 0});
+            keg_env_free(env);
+        }
+    }
+    keg_env_free(store.env);
+    keg_env_free(other.env);
+}
+
+static void test_files_damaged(void **state)
+{
+    (void)state;
+    each_file(true);
+}
+
+static void test_files_damaged_without_hints(void **state)
+{
+    (void)state;
+    each_file(false);
+}
+
+/* An older MANIFEST knows nothing of later segments: opening removes nothing, repair finds them. */
+static void test_an_older_manifest(void **state)
+{
+    struct told told = {.print = false};
+    struct store store;
+    struct keg *keg;
+    uint8_t *old;
+    size_t len;
+    char name[16];
+
+    (void)state;
+    damage_store_make(&store);
+    assert_int_equal(env_slurp(store.env, "MANIFEST", 1 << 20, &old, &len), 0);
+    assert_int_equal(damage_store_open(store.env, 0, &keg), 0);
+    for (unsigned k = 12; k < 16; k++) {
+        static uint8_t buf[HISTORY_VALUE_MAX];
+        uint32_t v = 58; /* large: each fills a segment */
+
+        store.state.values[k] = v;
+        assert_int_equal(
+            keg_put(keg, history_key(k, name), history_meta(&v), history_value(v, buf), 0), 0);
+    }
+    assert_int_equal(keg_close(keg), 0);
+    replace(store.env, "MANIFEST", old, len);
+    free(old);
+    assert_int_equal(damage_store_open(store.env, 0, &keg), 0);
+    assert_non_null(keg_readonly_reason(keg));
+    assert_non_null(strstr(keg_readonly_reason(keg), "MANIFEST is older"));
+    assert_int_equal(keg_close(keg), 0);
+    assert_int_equal(repair(store.env, &told), 1);
+    check_repaired(store.env, &store.state, &told, (struct place){"older MANIFEST", 0});
+    keg_env_free(store.env);
+}
+
+/* ---- A repair that is cut off, or meets failing I/O ---- */
+
+static void hurt(struct keg_env *env, int how)
+{
+    struct names names = damage_store_list(env);
+
+    if (how == 2)
+        assert_int_equal(env_remove(env, "MANIFEST"), 0);
+    for (size_t i = 0; i < names.count; i++) {
+        uint64_t size =
+            strstr(names.names[i], ".data") ? damage_store_size(env, names.names[i]) : 0;
+
+        if (size > 200)
+            assert_int_equal(env_fault_flip(env, names.names[i], how ? size / 2 : size - 100, 0x20),
+                             0);
+    }
+}
+
+static void strike_everywhere(enum env_fault_kind kind, bool hints, int how)
+{
+    unsigned step = full() ? 1 : SANITIZED ? 9 : 2, struck = 0;
+    struct store store;
+
+    damage_store_make(&store);
+    if (!hints)
+        damage_store_remove_hints(store.env);
+    hurt(store.env, how);
+    for (uint64_t at = 1;; at += step) {
+        struct env_fault_plan plan = {.kind = kind, .at = at, .seed = at};
+        struct keg_env *env = damage_store_clone(store.env);
+        struct told first = {.print = false}, told = {.print = false};
+        bool hit, over;
+        int done;
+
+        env_fault_set(env, &plan);
+        done = repair(env, &first);
+        hit = env_fault_struck(env);
+        over = at > env_fault_operations(env);
+        env_fault_set(env, NULL);
+        if (kind == ENV_FAULT_CUT)
+            (void)env_fault_restart(env);
+        /* One that says it has succeeded has told everything, and so has it told what one that had
+         * done its work could not say in the end. */
+        if (done < 0)
+            done = repair(env, &told);
+        if (done < 0) {
+            print_error("struck at %" PRIu64 ": then %s\n", at, strerror(-done));
+            fail();
+        }
+        for (unsigned k = 0; k < HISTORY_KEYS; k++)
+            told.doubt[k] = told.doubt[k] || first.doubt[k];
+        told.values += first.values;
+        told.records += first.records;
+        check_originals(store.env, env, (struct place){"struck", at});
+        check_repaired(env, &store.state, &told, (struct place){"struck", at});
+        keg_env_free(env);
+        struck += hit;
+        if (over)
+            break;
+    }
+    print_message("struck %u times\n", struck);
+    assert_true(struck > 5);
+    keg_env_free(store.env);
+}
+
+static void test_cut_off_anywhere(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        strike_everywhere(ENV_FAULT_CUT, true, how);
+        strike_everywhere(ENV_FAULT_CUT, false, how);
+    }
+}
+
+static void test_no_space_anywhere(void **state)
+{
+    (void)state;
+    strike_everywhere(ENV_FAULT_ENOSPC, true, 1);
+    strike_everywhere(ENV_FAULT_ENOSPC, false, 1);
+}
+
+static void test_failing_io_anywhere(void **state)
+{
+    (void)state;
+    strike_everywhere(ENV_FAULT_EIO, false, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_sound_store_is_left_alone),
         cmocka_unit_test(test_flips),
         cmocka_unit_test(test_flips_without_hints),
+        cmocka_unit_test(test_files_damaged),
+        cmocka_unit_test(test_files_damaged_without_hints),
+        cmocka_unit_test(test_an_older_manifest),
+        cmocka_unit_test(test_cut_off_anywhere),
+        cmocka_unit_test(test_no_space_anywhere),
+        cmocka_unit_test(test_failing_io_anywhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -449,7 +449,7 @@ static void test_put_replaces_as_a_whole(void **state)
 static void expect_path(const struct keys_key *key, int error, const char *path)
 {
     char buf[300];
-    assert_int_equal(volume_describe(f.volume, keys_bytes(key), buf, sizeof buf), error);
+    assert_int_equal(volume_describe(f.volume, NULL, keys_bytes(key), buf, sizeof buf), error);
     assert_string_equal(buf, path);
 }
 
@@ -477,7 +477,7 @@ static void test_describe_finds_paths(void **state)
     expect_path(&key, 0, "/");
     char small[8];
     keys_inode(&key, attr.ino);
-    assert_int_equal(volume_describe(f.volume, keys_bytes(&key), small, 8), -ENAMETOOLONG);
+    assert_int_equal(volume_describe(f.volume, NULL, keys_bytes(&key), small, 8), -ENAMETOOLONG);
 }
 
 static void test_statfs_counts_inodes(void **state)

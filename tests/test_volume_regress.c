@@ -83,12 +83,45 @@ static void test_a_held_truncation_keeps_the_tail_listed(void **state)
     assert_int_equal(get(ino).bytes, 1);
 }
 
+static bool count_names(void *arg, const struct volume_dirent *entry)
+{
+    unsigned *counts = arg;
+    counts[entry->attr.nlink != 0]++;
+    if (entry->attr.nlink)
+        volume_forget(f.volume, entry->attr.ino, 1);
+    return true;
+}
+
+/* A listing with attributes ended with EIO at an inode that could not be decoded, and what came
+ * behind it could not be seen. */
+static void test_a_damaged_inode_hides_no_names(void **state)
+{
+    unsigned counts[2] = {0};
+    struct keys_key key;
+    struct keg_info was;
+    (void)state;
+    make_file("one");
+    uint64_t bad = make_file("two");
+    make_file("three");
+    keys_inode(&key, bad);
+    assert_int_equal(keg_get(f.keg, keys_bytes(&key), &was), 0);
+    assert_int_equal(
+        keg_put(f.keg, keys_bytes(&key), (struct keg_bytes){"?", 1}, (struct keg_bytes){0}, 0), 0);
+    assert_int_equal(volume_readdir(f.volume, VOLUME_ROOT, 0, true, count_names, counts), 0);
+    assert_int_equal(counts[0], 1);
+    assert_int_equal(counts[1], 2);
+    assert_int_equal(keg_put(f.keg, keys_bytes(&key), (struct keg_bytes){was.meta, was.meta_len},
+                             (struct keg_bytes){0}, 0),
+                     0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_the_timer_logs_no_young_truncation),
         TEST(test_truncating_again_does_not_put_it_off),
         TEST(test_a_held_truncation_keeps_the_tail_listed),
+        TEST(test_a_damaged_inode_hides_no_names),
     };
     return cmocka_run_group_tests_name("volume_regress", tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include "crc.h"
 #include "fuzz.h"
 #include "hintfile.h"
+#include "mend.h"
 
 enum { AS_FILE, AS_BLOCK, AS_REFS, AS_TRAILER };
 enum { OFFSET = 16 };
@@ -113,37 +114,6 @@ static void as_trailer(uint8_t *bytes, size_t len, bool repair)
 
 /* ---- A whole file ---- */
 
-/* Makes the CRCs of the index and of the blocks fit that the trailer and the refs lead to. */
-static void repair_inside(uint8_t *bytes, size_t end, const struct hint_trailer *trailer)
-{
-    struct format_salt salt = format_salt(trailer->info.store, trailer->info.segment);
-    struct hint_ref ref;
-
-    if (trailer->index_offset > end || trailer->index_len > end - trailer->index_offset)
-        return;
-    uint8_t *refs = bytes + trailer->index_offset;
-    size_t len = (size_t)trailer->index_len - 4, at = 0, next = HINT_PREAMBLE_SIZE;
-    format_put32(refs + len, hint_index_crc(salt, trailer->index_offset, refs, len));
-    while (at < len && hint_ref_decode(refs, len, &at, &ref) == 0) {
-        if (ref.offset != next || ref.len > trailer->index_offset - next)
-            return;
-        uint8_t *block = bytes + next;
-        format_put32(block + ref.len - 4, format_salted_crc(salt, next, block, ref.len - 4));
-        next += ref.len;
-    }
-}
-
-static void repair_file(uint8_t *bytes, size_t len)
-{
-    uint8_t *in = bytes + len - HINT_TRAILER_SIZE;
-    struct hint_trailer trailer;
-
-    format_put32(bytes + 12, crc_update(0, bytes, 12));
-    format_put32(in + 124, crc_update(0, in, 124));
-    if (try_trailer(in, &trailer))
-        repair_inside(bytes, len - HINT_TRAILER_SIZE, &trailer);
-}
-
 /* Looks the key up with a reader of its own: it must be met there, and in the same place. */
 static void check_seek(struct keg_env *env, const struct hint_info *info,
                        const struct hint_entry *entry)
@@ -206,7 +176,7 @@ static void as_file(uint8_t *bytes, size_t len, bool repair)
     if (len < HINT_PREAMBLE_SIZE + HINT_TRAILER_SIZE)
         return;
     if (repair)
-        repair_file(bytes, len);
+        mend_hint(bytes, len);
     const uint8_t *trailer = bytes + len - HINT_TRAILER_SIZE;
     try_file(bytes, len, trailer + 16, format_get64(trailer + 32));
 }

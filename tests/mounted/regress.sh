@@ -128,6 +128,3 @@ END
 refused 1 "cannot list: /: a path would be longer" "$KEGFS" ls "$STORE"
 keg_umount
 refused 1 "cannot list: /: a path would be longer" "$KEGFS" ls "$STORE"
-
-step "check --repair says that there is none"
-refused 2 "not available in this version" "$KEGFS" check --repair "$STORE"
