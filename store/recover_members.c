@@ -254,7 +254,7 @@ static int look_at_file(struct keg *keg, struct member *member, struct keg_file 
     uint64_t limit;
     int err = check_header(keg, segment, file);
 
-    if (err == -EBADMSG || err == -EPROTONOSUPPORT) {
+    if (err == -EBADMSG || err == -EPROTONOSUPPORT || (err == -EIO && keg->salvage)) {
         segment_name(listed->id, name);
         keg_set_readonly(keg,
                          "%s: damaged header, or of another store: read-only until 'kegfs check "
@@ -437,8 +437,9 @@ static int finish_member(struct keg *keg, struct member *member, bool *continued
 static int failed_at(struct keg *keg, const struct manifest_segment *listed, int err)
 {
     if (err)
-        keg_say(keg, KEG_LOG_ERROR, "%08" PRIu64 ".data: cannot be read: %s", listed->id,
-                strerror(-err));
+        keg_say(keg, KEG_LOG_ERROR, "%08" PRIu64 ".data: cannot be read: %s%s", listed->id,
+                strerror(-err),
+                err == -EIO ? "; if it stays so, 'kegfs check --repair' keeps the rest" : "");
     return err;
 }
 

@@ -316,6 +316,8 @@ static int verify_segment(struct repair *repair, struct segment *segment)
         scan.salvage = true;
         scan.last_sequence = segment->before; /* 0 of a compacted one */
         err = verify_frames(repair, segment, &scan);
+        if (!err && scan.unread) /* zeros that are right by chance are none that can be read */
+            err = -EBADMSG;
         scan_free(&scan);
     }
     segment_release(keg, segment);
@@ -360,8 +362,9 @@ static int verify_all(struct repair *repair, bool *again)
         struct segment *segment = keg->members[i];
 
         err = verify_segment(repair, segment);
-        if (!err && (!sequences_fit(segment, entry_of(repair, segment)) ||
-                     !recover_chain_fits(keg, segment)))
+        if (!err &&
+            (atomic_load(&segment->suspect) || !sequences_fit(segment, entry_of(repair, segment)) ||
+             !recover_chain_fits(keg, segment)))
             err = -EBADMSG;
         if (!err && (segment->sealed || segment->covered <= atomic_load(&segment->length)))
             err = verify_hint(repair, segment, again);

@@ -191,6 +191,9 @@ static int file_gaps(struct walk *walk, const struct manifest_segment *m, struct
     if (m->kind == FORMAT_LOG)
         walk->scan.last_sequence = walk->low;
     err = walk_gaps(walk, from, end);
+    /* A tail with a sector that cannot be read ends there, torn or not. */
+    if (!err && !m->sealed && atomic_load(&walk->segment->suspect) && end < size)
+        err = gap_between(walk, end, size, NULL);
     if (!err && size < end && from < end && walk->low < walk->high)
         err = gap_between(walk, size > from ? size : from, end, NULL);
     scan_free(&walk->scan);

@@ -37,6 +37,7 @@ static ssize_t read_around(struct scan *scan, uint64_t offset, size_t want)
         if (n == -EIO) {
             memset(scan->window + done, 0, piece);
             n = (ssize_t)piece;
+            scan->unread = true;
         }
         if (n < 0)
             return n;

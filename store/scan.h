@@ -17,7 +17,8 @@ struct scan {
     uint64_t end;           /* bytes of the segment to walk */
     uint64_t last_sequence; /* log segments: the highest met; a frame must begin above it */
     bool ordered;           /* a log segment */
-    bool salvage;           /* set behind scan_init: what cannot be read is read as zeros */
+    bool salvage;           /* set behind scan_init: what cannot be read is read as zeros, */
+    bool unread;            /* and then this is set */
 
     /* The frame at hand */
     uint64_t offset; /* of its header */

@@ -220,6 +220,8 @@ static int read_tail(struct tail *tail, uint64_t *size)
         tail->scan.last_sequence = segment->last_sequence;
         tail->scan.salvage = keg->salvage;
         err = walk(tail);
+        if (tail->scan.unread)
+            atomic_store(&segment->suspect, true);
         scan_free(&tail->scan);
     }
     env_close(file);

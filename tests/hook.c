@@ -100,9 +100,14 @@ static int hook_seal(struct keg_file *f, uint64_t length)
 
 static ssize_t hook_read(struct keg_file *f, uint64_t offset, void *buf, size_t len)
 {
-    int err = call_file(file_of(f), HOOK_READ);
+    struct hook_file *file = file_of(f);
+    int err;
 
-    return err ? err : env_read(file_of(f)->below, offset, buf, len);
+    file->hook->read_at = offset;
+    file->hook->read_len = len;
+    err = call_file(file, HOOK_READ);
+
+    return err ? err : env_read(file->below, offset, buf, len);
 }
 
 static int hook_size(struct keg_file *f, uint64_t *size)

@@ -28,6 +28,8 @@ struct hook {
     struct keg_env *below;
     hook_fn *fn; /* NULL: nothing happens */
     void *arg;
+    uint64_t read_at; /* for HOOK_READ, of one thread at a time: which bytes are wanted */
+    size_t read_len;
 };
 
 void hook_init(struct hook *hook, struct keg_env *below);

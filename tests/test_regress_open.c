@@ -176,6 +176,109 @@ static void test_implausible_manifest(void **state)
     fixture_free(&fixture);
 }
 
+/* ---- Sectors that cannot be read ---- */
+
+struct sector {
+    struct fixture *fixture;
+    const char *name;
+    uint64_t at;
+};
+
+static int fail_sector(void *arg, enum hook_op op, const char *name)
+{
+    const struct sector *bad = arg;
+    const struct hook *hook = &bad->fixture->hook;
+
+    return op == HOOK_READ && strcmp(name, bad->name) == 0 && hook->read_at < bad->at + 512 &&
+                   hook->read_at + hook->read_len > bad->at
+               ? -EIO
+               : 0;
+}
+
+/* Repairs with one sector that stays unreadable; afterwards the store opens for writing, and all
+ * that the sector and its page did not hold is there. Returns how many of the first `count` keys
+ * can still be read. */
+static unsigned repair_sector(struct fixture *fixture, const char *name, uint64_t at,
+                              unsigned count)
+{
+    struct keg_options options = {.segment_size = FIXTURE_SEGMENT};
+    struct sector bad = {fixture, name, at};
+    unsigned left = 0;
+    uint8_t value[300];
+    char buf[40];
+
+    fixture->hook.fn = fail_sector;
+    fixture->hook.arg = &bad;
+    assert_int_equal(keg_repair(&fixture->hook.env, &options, NULL, NULL, NULL), 1);
+    assert_int_equal(fixture_reopen(fixture), 0);
+    assert_null(keg_readonly_reason(fixture->keg));
+    assert_int_equal(keg_check(fixture->keg, NULL, NULL, NULL), 0);
+    for (unsigned n = 0; n < count; n++)
+        left += keg_read(fixture->keg, fixture_name(n, buf), 0, value, sizeof value) ==
+                (ssize_t)sizeof value;
+    assert_int_equal(keg_close(fixture->keg), 0);
+    assert_int_equal(keg_repair(&fixture->hook.env, &options, NULL, NULL, NULL), 0);
+    fixture->hook.fn = NULL;
+    return left;
+}
+
+/* A store is repaired wherever a sector cannot be read: in a segment's header, ... */
+static void test_repair_of_an_unreadable_header(void **state)
+{
+    struct fixture fixture;
+
+    (void)state;
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 400);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    assert_in_range(repair_sector(&fixture, "00000001.data", 0, 400), 380, 399);
+    fixture_free(&fixture);
+}
+
+/* ... in values that are zeros, as what cannot be read is taken for at first, ... */
+static void test_repair_of_unreadable_zeros(void **state)
+{
+    struct fixture fixture;
+    struct keg_info info;
+    char buf[40];
+
+    (void)state;
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 100);
+    assert_int_equal(keg_put(fixture.keg, fixture_text("zeros"), (struct keg_bytes){0},
+                             (struct keg_bytes){(const char[20000]){0}, 20000}, 0),
+                     0);
+    assert_int_equal(keg_get(fixture.keg, fixture_text("zeros"), &info), 0);
+    fixture_put_all(fixture.keg, 100, 400);
+    assert_true(info.segment == 1);
+    assert_int_equal(keg_get(fixture.keg, fixture_name(399, buf), &info), 0);
+    assert_true(info.segment > 1);
+    assert_int_equal(keg_get(fixture.keg, fixture_text("zeros"), &info), 0);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    assert_int_equal(repair_sector(&fixture, "00000001.data", info.offset + 10000, 400), 400);
+    fixture_free(&fixture);
+}
+
+/* ... and in the tail, whatever is behind it. */
+static void test_repair_of_an_unreadable_tail(void **state)
+{
+    struct fixture fixture;
+    struct keg_info info;
+    char buf[40];
+
+    (void)state;
+    for (unsigned synced = 0; synced < 2; synced++) {
+        fixture_open(&fixture);
+        for (unsigned n = 0; n < 100; n++)
+            assert_int_equal(fixture_put(fixture.keg, n, synced ? KEG_SYNC : 0), 0);
+        assert_int_equal(keg_get(fixture.keg, fixture_name(50, buf), &info), 0);
+        fixture_stop(&fixture, false);
+        assert_in_range(repair_sector(&fixture, "00000001.data", info.offset, 100),
+                        synced ? 80 : 30, synced ? 99 : 50);
+        fixture_free(&fixture);
+    }
+}
+
 /* ---- Check ---- */
 
 struct findings {
@@ -245,6 +348,9 @@ int main(void)
         cmocka_unit_test(test_damage_keeps_the_tail),
         cmocka_unit_test(test_stray_with_the_highest_id),
         cmocka_unit_test(test_implausible_manifest),
+        cmocka_unit_test(test_repair_of_an_unreadable_header),
+        cmocka_unit_test(test_repair_of_unreadable_zeros),
+        cmocka_unit_test(test_repair_of_an_unreadable_tail),
         cmocka_unit_test(test_check_finds_either_manifest),
         cmocka_unit_test(test_check_goes_on_past_unreadable),
     };
