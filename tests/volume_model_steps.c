@@ -376,8 +376,8 @@ static int step_truncate(struct model *m)
         model_keep_old(n);
     if (size == 0 && n->writers)
         n->staged = true;
-    if (size == 0)
-        n->held = ++m->held_count; /* held anew, so the youngest */
+    if (size == 0 && !n->held)
+        n->held = ++m->held_count; /* held again, it keeps its place */
     resize(n, size);
     model_remember(m);
     struct volume_attr attr = {.size = size};
