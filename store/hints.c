@@ -101,9 +101,9 @@ static int collect_all(struct heap *heap, struct scan *scan)
         err = scan_look(scan, at, &found);
         if (err)
             return err;
-        if (found == SCAN_END || found == SCAN_FOOTER)
+        if (found == SCAN_END || (found == SCAN_FOOTER && at + FORMAT_FOOTER_SIZE == scan->end))
             return 0;
-        if (found == SCAN_BAD)
+        if (found != SCAN_FRAME)
             return -EBADMSG;
         while (scan_record(scan, &record, &value_offset)) {
             err = collect(heap, &record, value_offset);

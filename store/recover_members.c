@@ -246,6 +246,24 @@ static int hint_limit(struct keg_file *file, const struct manifest_segment *list
     return err;
 }
 
+/* The hint of a segment that the manifest does not know to be sealed covers a footer: it is from
+ * later than the manifest. What is behind a footer would not count, so the log must not go on
+ * there: without the hint, the footer is found. */
+static int refuse_sealed_hint(struct keg *keg, struct segment *segment, struct keg_file *file)
+{
+    uint8_t bytes[FORMAT_FOOTER_SIZE];
+    struct format_footer footer;
+    uint64_t at = segment->hint_len - FORMAT_FOOTER_SIZE;
+    int err;
+
+    if (segment->hint_len < FORMAT_SEGMENT_SIZE + FORMAT_FOOTER_SIZE)
+        return 0;
+    err = env_read_all(file, at, bytes, sizeof bytes);
+    if (!err && format_footer_decode(bytes, segment_salt(keg, segment->id), at, &footer) == 0)
+        refuse_hint(segment);
+    return err == -EIO && keg->salvage ? 0 : err;
+}
+
 static int look_at_file(struct keg *keg, struct member *member, struct keg_file *file)
 {
     struct segment *segment = member->segment;
@@ -267,6 +285,8 @@ static int look_at_file(struct keg *keg, struct member *member, struct keg_file 
         err = hint_limit(file, listed, &limit);
     if (!err)
         err = accept_hint(keg, segment, limit, listed->sealed ? listed->last_sequence : 0);
+    if (!err && !listed->sealed)
+        err = refuse_sealed_hint(keg, segment, file);
     return err;
 }
 

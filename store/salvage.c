@@ -219,8 +219,11 @@ int salvage_gaps(struct repair *repair, struct segment *segment, const struct ma
     } else if (err == -ENOENT) {
         walk->low = sequence_before(repair, segment, m, NULL);
         err = 0;
-        if (!segment->hint_len && !(m->sealed && !m->last_sequence))
-            err = gap_between(walk, 0, m->length ? m->length : UINT64_MAX, NULL);
+        if (segment->hint_len)
+            walk->low = segment->last_sequence;
+        /* How far one that was not sealed went, nothing says. */
+        if (!m->sealed || (m->last_sequence && segment->hint_len < m->length))
+            err = gap_between(walk, segment->hint_len, m->sealed ? m->length : UINT64_MAX, NULL);
     }
     free(walk);
     return err;

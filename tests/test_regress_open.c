@@ -56,6 +56,33 @@ static void test_hint_of_another_history(void **state)
     fixture_free(&fixture);
 }
 
+/* A MANIFEST from before the first segment was sealed, beside its hint from afterwards: the hint
+ * covers the footer, and nothing may be written behind that. */
+static void test_hint_of_a_segment_sealed_since(void **state)
+{
+    struct keg_env *backup;
+    struct fixture fixture;
+
+    (void)state;
+    assert_int_equal(env_mem(0, &backup), 0);
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 3);
+    fixture_stop(&fixture, false);
+    copy_file(fixture.disk, backup, SEGMENT_MANIFEST);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    copy_file(backup, fixture.disk, SEGMENT_MANIFEST);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    fixture_put_all(fixture.keg, 3, 10);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    fixture_want_all(fixture.keg, 0, 10);
+    assert_int_equal(keg_check(fixture.keg, NULL, NULL, NULL), 0);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    keg_env_free(backup);
+    fixture_free(&fixture);
+}
+
 static int fail_hints(void *arg, enum hook_op op, const char *name)
 {
     (void)arg;
@@ -279,6 +306,46 @@ static void test_repair_of_an_unreadable_tail(void **state)
     }
 }
 
+/* ---- Segments that are gone ---- */
+
+static void count_losses(void *arg, const struct keg_loss *loss)
+{
+    unsigned *losses = arg;
+
+    losses[loss->kind]++;
+}
+
+/* A hint that stops short of the segment's end does not say what was behind it: the keys that it
+ * has may be older than what is lost. */
+static void test_missing_segment_behind_its_hint(void **state)
+{
+    struct keg_options options = {.segment_size = FIXTURE_SEGMENT};
+    struct fixture fixture;
+
+    (void)state;
+    for (unsigned sealed = 0; sealed < 2; sealed++) {
+        unsigned losses[8] = {0};
+
+        fixture_open(&fixture);
+        fixture_put_all(fixture.keg, 0, 10);
+        assert_int_equal(keg_close(fixture.keg), 0);
+        assert_int_equal(fixture_reopen(&fixture), 0);
+        fixture_put_all(fixture.keg, 0, 5);
+        fixture_stop(&fixture, false);
+        if (sealed) {
+            assert_int_equal(fixture_reopen(&fixture), 0);
+            fixture_stop(&fixture, false);
+        }
+        assert_int_equal(env_remove(fixture.disk, "00000001.data"), 0);
+        assert_int_equal(keg_repair(fixture.disk, &options, count_losses, NULL, losses), 1);
+        assert_int_equal(losses[KEG_LOSS_RECORDS], 1);
+        assert_int_equal(losses[KEG_LOSS_DOUBT], 10);
+        assert_int_equal(losses[KEG_LOSS_VALUE], 10);
+        assert_int_equal(keg_repair(fixture.disk, &options, NULL, NULL, NULL), 0);
+        fixture_free(&fixture);
+    }
+}
+
 /* ---- Check ---- */
 
 struct findings {
@@ -343,6 +410,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hint_of_another_history),
+        cmocka_unit_test(test_hint_of_a_segment_sealed_since),
         cmocka_unit_test(test_unreadable_hint_is_none),
         cmocka_unit_test(test_frames_behind_damage_count),
         cmocka_unit_test(test_damage_keeps_the_tail),
@@ -351,6 +419,7 @@ int main(void)
         cmocka_unit_test(test_repair_of_an_unreadable_header),
         cmocka_unit_test(test_repair_of_unreadable_zeros),
         cmocka_unit_test(test_repair_of_an_unreadable_tail),
+        cmocka_unit_test(test_missing_segment_behind_its_hint),
         cmocka_unit_test(test_check_finds_either_manifest),
         cmocka_unit_test(test_check_goes_on_past_unreadable),
     };
