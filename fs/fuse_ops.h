@@ -8,6 +8,7 @@
 #include "transport.h"
 #include "volume.h"
 #include "workers.h"
+#include <stdatomic.h>
 
 /* The session's user data. */
 struct fuse_ops_daemon {
@@ -15,8 +16,9 @@ struct fuse_ops_daemon {
     struct volume *volume;
     struct control *control;
     struct workers *workers;
-    bool sync;         /* every change is durable before it is answered */
-    bool commit_close; /* what was truncated or created becomes the file at its last close */
+    bool sync;           /* every change is durable before it is answered */
+    bool commit_close;   /* what was truncated or created becomes the file at its last close */
+    atomic_uint seeking; /* late_seek: under way */
     struct fuse_session *session;
 };
 

@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* A seek may wait for WRITEs, which may need a worker (-o sync) or an entry of a ring: seeks must
+ * never have them all. */
+enum { MOST_SEEKING = 16 };
+
 /* A request under way. Its memory is the job's; text is what libfuse's buffer held. */
 struct late {
     struct workers_job job; /* first */
@@ -23,19 +27,21 @@ static void run(struct workers_job *job)
     free(late);
 }
 
-static void hand_over(fuse_req_t req, uint64_t ino, const char *text, size_t len,
+/* False: there is no memory, and that was the reply. */
+static bool hand_over(fuse_req_t req, uint64_t ino, const char *text, size_t len,
                       void (*answer)(struct late *late, struct fuse_ops_daemon *daemon))
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
     struct late *late = malloc(sizeof *late + len + 1);
     if (!late) {
         fuse_reply_err(req, ENOMEM);
-        return;
+        return false;
     }
     *late = (struct late){.job.run = run, .req = req, .answer = answer, .ino = ino, .len = len};
     memcpy(late->text, text, len);
     late->text[len] = '\0';
     workers_run(d->workers, &late->job);
+    return true;
 }
 
 static void answer_sync(struct late *late, struct fuse_ops_daemon *d)
@@ -87,6 +93,25 @@ static int hole_of(struct volume *volume, uint64_t ino, const struct seek *seek,
     return err == -ENXIO ? 0 : err;
 }
 
+static void reply_seek(fuse_req_t req, int err, uint64_t found)
+{
+    if (err)
+        fuse_reply_err(req, -err);
+    else
+        fuse_reply_lseek(req, (off_t)found);
+}
+
+/* An answer that is never wrong: what is before the end is data. */
+static void answer_without_holes(fuse_req_t req, struct fuse_ops_daemon *d, uint64_t ino,
+                                 const struct seek *seek)
+{
+    struct volume_attr attr;
+    int err = volume_getattr(d->volume, ino, &attr);
+    if (!err && seek->offset >= attr.size)
+        err = -ENXIO;
+    reply_seek(req, err, err || seek->whence == SEEK_DATA ? seek->offset : attr.size);
+}
+
 /* The kernel asks without having written back what is dirty, so that a hole may have data in its
  * cache: forgetting the pages of the hole writes them back. If there were any, the hole is now
  * another one, and so on. */
@@ -105,16 +130,20 @@ static void answer_seek(struct late *late, struct fuse_ops_daemon *d)
     }
     if (!err)
         err = volume_seek(d->volume, late->ino, seek.offset, seek.whence, &found);
-    if (err)
-        fuse_reply_err(late->req, -err);
-    else
-        fuse_reply_lseek(late->req, (off_t)found);
+    atomic_fetch_sub(&d->seeking, 1);
+    reply_seek(late->req, err, err ? 0 : found);
 }
 
 void late_seek(fuse_req_t req, uint64_t ino, uint64_t offset, int whence)
 {
+    struct fuse_ops_daemon *d = fuse_req_userdata(req);
     const struct seek seek = {offset, whence};
-    hand_over(req, ino, (const char *)&seek, sizeof seek, answer_seek);
+    bool many = atomic_fetch_add(&d->seeking, 1) >= MOST_SEEKING;
+    if (!many && hand_over(req, ino, (const char *)&seek, sizeof seek, answer_seek))
+        return;
+    atomic_fetch_sub(&d->seeking, 1);
+    if (many)
+        answer_without_holes(req, d, ino, &seek);
 }
 
 static void answer_lookup(struct late *late, struct fuse_ops_daemon *d)

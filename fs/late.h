@@ -11,7 +11,7 @@ void late_sync(fuse_req_t req, uint64_t ino);
 /* Answers 0 to a request once the kernel has forgotten what it cached of the inode. */
 void late_invalidate(fuse_req_t req, uint64_t ino);
 /* Answers LSEEK, whence SEEK_DATA or SEEK_HOLE, once stores through shared mappings into what is a
- * hole as far as the volume knows have come here. */
+ * hole as far as the volume knows have come here. While many are under way: that all is data. */
 void late_seek(fuse_req_t req, uint64_t ino, uint64_t offset, int whence);
 void late_lookup(fuse_req_t req, uint64_t dir, const char *name); /* in the control directory */
 void late_write(fuse_req_t req, uint64_t ino, const char *command, size_t len);

@@ -80,6 +80,29 @@ sys.exit(str(errors[0]) if errors else 0)
 END
 }
 
+# Each seek has a worker wait for a WRITE, and with -o sync a WRITE needs a worker.
+many_seeks() {
+    soon python3 - "$MNT" <<'END'
+import mmap, os, sys, threading
+COUNT, AT = 60, 100 * mmap.PAGESIZE
+files = [os.open(f"{sys.argv[1]}/sparse{i}", os.O_CREAT | os.O_RDWR) for i in range(COUNT)]
+for fd in files:
+    os.ftruncate(fd, 1 << 20)
+maps = [mmap.mmap(fd, 1 << 20) for fd in files]
+for m in maps:
+    m[AT] = 7
+errors, together = [], threading.Barrier(COUNT)
+def seek(fd):
+    together.wait()
+    if os.lseek(fd, 0, os.SEEK_DATA) > AT or os.lseek(fd, AT, os.SEEK_HOLE) <= AT:
+        errors.append(fd)
+threads = [threading.Thread(target=seek, args=(fd,)) for fd in files]
+for t in threads: t.start()
+for t in threads: t.join()
+sys.exit("data passed over" if errors else 0)
+END
+}
+
 # A process killed while it waits, and one that ignores what it asked for.
 interrupted() {
     local pid i
@@ -183,6 +206,7 @@ for kind in "${kinds[@]}"; do
     wait
     equal "files" 30 "$(find "$MNT/s" -type f | wc -l)"
     cat "$MNT"/s/* >/dev/null && rm -r "$MNT/s"
+    many_seeks
     "$KEGFS" umount "$MNT"
 
     step "$kind: one CPU of several"
