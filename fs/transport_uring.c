@@ -412,6 +412,9 @@ static void run(struct ring *ring)
         io_uring_cq_advance(&ring->io, count);
         take_answered(ring);
     }
+    /* The last replies that were waited for: nothing else submits them any more. */
+    if (!ring->over && !atomic_load(&uring->gone))
+        (void)io_uring_submit(&ring->io);
 }
 
 static void *ring_thread(void *arg)

@@ -117,6 +117,38 @@ interrupted() {
     equal "after the kills" after "$(cat "$MNT/after")"
 }
 
+# A write that waits for a frozen disk when the session is told to end: it is answered still.
+reply_due() { # KIND
+    local disk=$T/disk pid writer i said
+    mkdir -p "$disk"
+    truncate -s 200M "$T/image"
+    mkfs.ext4 -q -F "$T/image"
+    mount -o loop "$T/image" "$disk"
+    STORE=$disk/store mount_with "$1" -o sync
+    read -r pid _ <"$disk/store/LOCK"
+    exec 9>"$MNT/due"
+    fsfreeze -f "$disk"
+    taskset -c 0 dd of=/dev/fd/9 conv=notrunc status=none <<<"due" 2>"$T/why" &
+    writer=$!
+    for i in $(seq 600); do # until it waits in write(1, ..., 4)
+        [[ $(cat /proc/$writer/syscall) != [0-9]*" 0x1 0x"*" 0x4 "* ]] || break
+        sleep 0.05
+    done
+    kill -TERM "$pid"
+    # The other requests of that CPU are refused from then on; what has but one thread has ended.
+    for i in $(seq 600); do
+        said=$(taskset -c 0 timeout 1 stat "$MNT/none.$i" 2>&1 || true)
+        [[ $said == *"No such file"* ]] || break
+        sleep 0.05
+    done
+    fsfreeze -u "$disk"
+    wait $writer || fail "the write was not answered: $(cat "$T/why")"
+    exec 9>&-
+    wait_gone "$pid"
+    equal "what was written" due "$("$KEGFS" get "$disk/store" due)"
+    umount "$disk"
+}
+
 inodes_of_many_forgets() {
     mkdir "$MNT/forget"
     (cd "$MNT/forget" && seq 3000 | xargs touch)
@@ -177,6 +209,9 @@ for kind in "${kinds[@]}"; do
     wait_gone "$pid"
     wait $busy || true
     ! is_mounted || fail "mounted after SIGTERM while busy"
+
+    step "$kind: SIGTERM while a reply is due"
+    reply_due "$kind"
 
     step "$kind: kill -9"
     mount_with "$kind"
