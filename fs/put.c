@@ -162,7 +162,8 @@ static int ensure_dir(struct volume *volume, uint64_t dir, struct keg_bytes name
 {
     uint32_t type;
     struct volume_attr attr;
-    const struct volume_new new_dir = {.mode = S_IFDIR | 0755, .uid = new->uid, .gid = new->gid};
+    const struct volume_new new_dir = {
+        .mode = S_IFDIR | 0777, .uid = new->uid, .gid = new->gid, .umask = new->umask};
     int error = dirs_find(volume, dir, name, ino, &type);
     if (error == -ENOENT) {
         error = volume_make(volume, dir, name, &new_dir, &attr);

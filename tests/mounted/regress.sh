@@ -45,6 +45,15 @@ for signal in TERM INT HUP; do
     equal "what is left" "" "$(ls -A "$MNT/dir")"
 done
 
+step "a put makes directories by the umask, mounted or not"
+for mask in 002 077; do
+    keg_umount
+    (umask $mask && echo x | "$KEGFS" put "$STORE" direct.$mask/a)
+    keg_mount
+    (umask $mask && echo x | "$KEGFS" put "$STORE" mounted.$mask/a)
+    equal "mode" "$(stat -c %a "$MNT/mounted.$mask")" "$(stat -c %a "$MNT/direct.$mask")"
+done
+
 step "a put gets past what a killed one of the same number left"
 # shellcheck disable=SC2016 # $$ is that of the process that becomes the put
 echo new | sh -c 'touch "$1/dir/.kegfs-put-$$-0"; exec "$2" put "$3" dir/a' sh "$MNT" "$KEGFS" "$STORE"
