@@ -176,7 +176,9 @@ static int fill(const struct survey *survey, struct manifest *manifest)
             .id = f->id,
             .kind = f->sound ? f->header.kind : guess_kind(repair, f->id),
             .sealed = f->id != active,
-            .length = f->id == active ? 0 : f->size,
+            /* Of the active one, too: nobody knows how far it was durable, so what is bad at its
+             * end is damage, which is told of, and not a torn tail, which is cut in silence. */
+            .length = f->size,
             .first_sequence = footer ? f->footer.first_sequence : 0,
             .last_sequence = footer ? f->footer.last_sequence : 0,
         };
