@@ -249,10 +249,12 @@ static void apply_rename(struct model *m, struct model_name *from, int to_dir, c
                          struct model_name *to, unsigned flags)
 {
     int from_dir = from->dir, moved = from->node, other = to ? to->node : -1;
-    if (to) {
+    /* What takes another's place must have its contents; what is replaced may have other names, and
+     * goes on waiting for its own. */
+    if (to)
         model_commit(&m->nodes[moved]);
+    if (flags & VOLUME_EXCHANGE)
         model_commit(&m->nodes[other]);
-    }
     move_node(m, moved, from_dir, to_dir);
     if (flags & VOLUME_EXCHANGE) {
         move_node(m, other, to_dir, from_dir);
