@@ -36,7 +36,7 @@ struct wanted {
 
 static int want(struct treerepair *r, struct wanted *wanted, uint64_t ino)
 {
-    if (treerepair_find(r, ino) || ino == 0)
+    if (treerepair_find(r, ino) || !treerepair_id_ok(ino))
         return 0;
     uint64_t *grown =
         treerepair_grow(wanted->ids, wanted->count, &wanted->capacity, sizeof *wanted->ids);

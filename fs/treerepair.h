@@ -55,6 +55,7 @@ void treerepair_tell(struct treerepair *r, uint64_t ino, const char *format, ...
 struct treerepair_node *treerepair_find(const struct treerepair *r, uint64_t ino);
 /* Behind all others, so its number has to be the highest. */
 KEG_CHECKED int treerepair_add(struct treerepair *r, const struct treerepair_node *node);
+bool treerepair_id_ok(uint64_t id);               /* such as a volume hands out */
 uint64_t treerepair_new_id(struct treerepair *r); /* for a node that is added at once */
 void treerepair_sort(struct treerepair *r);
 bool treerepair_is_orphan(const struct treerepair *r, enum keys_orphan kind, uint64_t id);

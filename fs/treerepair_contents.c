@@ -151,10 +151,10 @@ static int see_extent(struct treerepair *r, const struct keys_parsed *key,
     struct contents *c = arg;
     uint64_t from = key->offset, end = from + entry->value_len;
     int error = 0;
-    if (key->id > r->max_id)
+    if (key->id > r->max_id && treerepair_id_ok(key->id))
         r->max_id = key->id;
-    if (entry->value_len == 0 || from % KEYS_WINDOW + entry->value_len > KEYS_WINDOW ||
-        from > INT64_MAX - KEYS_WINDOW)
+    if (!treerepair_id_ok(key->id) || entry->value_len == 0 ||
+        from % KEYS_WINDOW + entry->value_len > KEYS_WINDOW || from > INT64_MAX - KEYS_WINDOW)
         return drop_extent(r, c, key->id, from, end, "no extent can be so");
     if (c->content == key->id && from < c->end) {
         bool older = entry->sequence < c->sequence;

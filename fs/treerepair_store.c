@@ -65,6 +65,11 @@ int treerepair_add(struct treerepair *r, const struct treerepair_node *node)
     return 0;
 }
 
+bool treerepair_id_ok(uint64_t id)
+{
+    return id > 0 && id < INT64_MAX;
+}
+
 uint64_t treerepair_new_id(struct treerepair *r)
 {
     uint64_t id = r->next_id > r->max_id ? r->next_id : r->max_id + 1;
@@ -189,12 +194,12 @@ static int load_super(struct treerepair *r)
     int error = keg_get(r->keg, keys_bytes(&key), &info);
     if (!error)
         error = keys_super_decode((struct keg_bytes){info.meta, info.meta_len}, &super);
-    if (!error) {
+    if (!error && treerepair_id_ok(super.next_id)) {
         r->next_id = super.next_id;
         memcpy(r->secret, super.secret, sizeof r->secret);
         return 0;
     }
-    if (error != -ENOENT && error != -EBADMSG)
+    if (error && error != -ENOENT && error != -EBADMSG)
         return error;
     treerepair_tell(r, 0, "the superblock is lost: made anew, and with it the order of names");
     r->super_changed = true;
@@ -209,7 +214,9 @@ static int see_inode(struct treerepair *r, const struct keys_parsed *key,
     (void)arg;
     if (error == -EPROTO)
         return error;
-    if (error || key->id == 0 || (key->id == VOLUME_ROOT && !S_ISDIR(inode.mode))) {
+    if (error || !treerepair_id_ok(key->id) ||
+        (inode.content && !treerepair_id_ok(inode.content)) ||
+        (key->id == VOLUME_ROOT && !S_ISDIR(inode.mode))) {
         treerepair_tell(r, 0, "inode %llu: its record makes no sense: removed", n(key->id));
         return treerepair_delete(r, entry->key);
     }
@@ -233,10 +240,11 @@ static int see_inode(struct treerepair *r, const struct keys_parsed *key,
 static int see_orphan(struct treerepair *r, const struct keys_parsed *key,
                       const struct keg_entry *entry, void *arg)
 {
+    (void)arg;
+    if (!treerepair_id_ok(key->id))
+        return treerepair_delete(r, entry->key);
     struct treerepair_orphan *grown =
         treerepair_grow(r->orphans, r->orphan_count, &r->orphan_capacity, sizeof *r->orphans);
-    (void)entry;
-    (void)arg;
     if (!grown)
         return -ENOMEM;
     r->orphans = grown;
