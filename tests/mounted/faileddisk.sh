@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # a disk that fails: EIO to all who wait for fsync, read-only until reopened, nothing acknowledged lost
+# (scripts/torture runs it in full)
 #
 # A sparse image on a small filesystem that others fill: the ext4 in it has free blocks, and its
 # disk has none, so that what was written cannot be written back.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # kill -9 under load: all that had returned is there, replaced files are whole, the tree is sound
+# (scripts/torture runs it in full)
 #
 # KILLS sets the number of kills, TEST_SEED the seed. A writer whose call was aborted proves that
 # something was under way; a kill without one does not count, and there may be few of them.

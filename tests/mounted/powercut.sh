@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # power cuts on ext4 and xfs: what fsync acknowledged is there, the rest is a prefix of what was done
+# (scripts/torture runs it in full)
 #
 # A filesystem in a file, cut off by its shutdown ioctl without a flush of its journal: what it had
 # not synced is gone. CUTS sets how many cuts are to count: those in which unsynced bytes of the
