@@ -395,7 +395,8 @@ static void hurt(struct keg_env *env, int how)
 
 static void strike_everywhere(enum env_fault_kind kind, bool hints, int how)
 {
-    unsigned step = full() ? 1 : SANITIZED ? 9 : 2, struck = 0;
+    /* Space is asked for at few of the operations, so none of them is left out. */
+    unsigned step = full() || kind == ENV_FAULT_ENOSPC ? 1 : SANITIZED ? 9 : 2, struck = 0;
     struct store store;
 
     damage_store_make(&store);
