@@ -344,7 +344,11 @@ int control_getattr(struct control *c, uint64_t ino, struct stat *st)
 int control_read(struct control *c, uint64_t ino, uint64_t offset, size_t size,
                  struct keg_bytes *data)
 {
-    struct node *node = find(c, ino);
+    pthread_mutex_lock(&c->lock);
+    struct node *node = *find_locked(c, ino);
+    if (node)
+        node->lookups++;
+    pthread_mutex_unlock(&c->lock);
     if (!node)
         return ino == CONTROL_DIR ? -EISDIR : -ESTALE;
     uint64_t rest = offset < node->size ? node->size - offset : 0;

@@ -39,7 +39,10 @@ KEG_CHECKED int control_lookup(struct control *control, uint64_t dir, const char
                                struct stat *st);
 void control_forget(struct control *control, uint64_t ino, uint64_t n);
 KEG_CHECKED int control_getattr(struct control *control, uint64_t ino, struct stat *st);
-/* Bytes from offset on: *data points into the inode's contents, valid until it is forgotten. */
+/*
+ * Bytes from offset on: *data points into the inode's contents. Counts one lookup, to be forgotten
+ * when the reply was sent: whoever has it may close the file and forget the inode at once.
+ */
 KEG_CHECKED int control_read(struct control *control, uint64_t ino, uint64_t offset, size_t size,
                              struct keg_bytes *data);
 /* The i-th name that the directory lists, NULL at the end. */

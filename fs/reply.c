@@ -197,10 +197,12 @@ void reply_control_read(fuse_req_t req, uint64_t ino, uint64_t offset, size_t si
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
     struct keg_bytes data;
     int err = control_read(d->control, ino, offset, size, &data);
-    if (err)
+    if (err) {
         fuse_reply_err(req, -err);
-    else
-        fuse_reply_buf(req, data.data, data.len);
+        return;
+    }
+    fuse_reply_buf(req, data.data, data.len);
+    control_forget(d->control, ino, 1);
 }
 
 /* Only the directory's name may be kept: a file is made anew at each lookup. */

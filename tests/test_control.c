@@ -98,10 +98,26 @@ static void test_fixed_at_lookup(void **state)
     assert_memory_equal(part.data, "ino=1", 5);
     assert_int_equal(control_read(f->control, first.st_ino, UINT64_MAX, 7, &part), 0);
     assert_int_equal(part.len, 0);
-    control_forget(f->control, first.st_ino, 1);
+    control_forget(f->control, first.st_ino, 4); /* the lookup and three reads */
     assert_int_equal(control_getattr(f->control, first.st_ino, &again), -ESTALE);
-    assert_int_equal(control_read(f->control, second.st_ino, 0, 1, &part), 0);
+    assert_int_equal(control_read(f->control, first.st_ino, 0, 1, &part), -ESTALE);
+    assert_int_equal(control_getattr(f->control, second.st_ino, &again), 0);
     control_forget(f->control, second.st_ino, 1);
+}
+
+/* Who was sent the bytes may close and forget while the one who sends them is still at it. */
+static void test_forgotten_while_read(void **state)
+{
+    struct fixture *f = *state;
+    struct stat st;
+    struct keg_bytes data;
+    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "dump", &st), 0);
+    assert_int_equal(control_read(f->control, st.st_ino, 0, 1 << 20, &data), 0);
+    control_forget(f->control, st.st_ino, 1);
+    assert_memory_equal(data.data, "inode ino=1 mode=040", 20);
+    assert_int_equal(control_getattr(f->control, st.st_ino, &st), 0);
+    control_forget(f->control, st.st_ino, 1);
+    assert_int_equal(control_getattr(f->control, st.st_ino, &st), -ESTALE);
 }
 
 static void test_commands(void **state)
@@ -123,6 +139,7 @@ static void test_commands(void **state)
     assert_int_equal(control_read(f->control, st.st_ino, 0, 100, &data), 0);
     assert_int_equal(data.len, 6);
     assert_memory_equal(data.data, "sound\n", 6);
+    control_forget(f->control, st.st_ino, 1);
     assert_int_equal(control_writable(f->control, st.st_ino), -EACCES);
     assert_int_equal(control_writable(f->control, CONTROL_DIR), -EISDIR);
     assert_int_equal(control_lookup(f->control, CONTROL_DIR, "control", &st), 0);
@@ -159,6 +176,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fixed_at_lookup, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_forgotten_while_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commands, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancelled, setup, teardown),
         cmocka_unit_test_setup_teardown(test_attributes, setup, teardown),
