@@ -11,8 +11,74 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <time.h>
 #include <unistd.h>
+
+/* An error of the disk can still be told now; the daemon alone sees one at its end. */
+static int sync_mount(const char *point)
+{
+    char path[PATH_MAX + 32];
+    (void)snprintf(path, sizeof path, "%s/" CONTROL_NAME "/control", point);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0; /* dead, or another user's: then it is not for us to say */
+    int err = write(fd, "sync", 4) < 0 ? -errno : 0;
+    close(fd);
+    return err == -EROFS ? 0 : err;
+}
+
+/* ---- mount, and the same again with other flags ---- */
+
+/* A store that was opened for reading only does not become writable by a flag of its mount. */
+static bool is_readonly(const char *point)
+{
+    char path[PATH_MAX + 32], *line = NULL;
+    size_t size = 0;
+    bool readonly = false;
+    (void)snprintf(path, sizeof path, "%s/" CONTROL_NAME "/metrics", point);
+    FILE *metrics = fopen(path, "re");
+    while (metrics && !readonly && getline(&line, &size, metrics) > 0)
+        readonly = !strcmp(line, "kegfs_readonly 1\n");
+    free(line);
+    if (metrics)
+        fclose(metrics);
+    return readonly;
+}
+
+static int remount_at(const struct mount_options *o, const char *point)
+{
+    unsigned long flags = (o->readonly ? MS_RDONLY : 0) | (o->dev ? 0 : MS_NODEV) |
+                          (o->suid ? 0 : MS_NOSUID) | (o->noexec ? MS_NOEXEC : 0);
+    if (!o->readonly && is_readonly(point)) {
+        log_error("cannot be made writable: %s: the store is open for reading only (\"kegfs stats "
+                  "%s\" says why); unmount it and mount it again",
+                  point, point);
+        return COMMANDS_FAILED;
+    }
+    int err = o->readonly ? sync_mount(point) : 0;
+    if (!err)
+        err = mounts_remount(point, flags);
+    if (err)
+        log_error("cannot remount %s: %s%s", point, strerror(-err),
+                  err == -EBUSY ? ": files are open for writing" : "");
+    return err ? COMMANDS_FAILED : COMMANDS_OK;
+}
+
+static int remount(const struct mount_options *o)
+{
+    char point[PATH_MAX], store[PATH_MAX];
+    int err = mounts_realpath(o->mountpoint, point);
+    if (!err)
+        err = mounts_realpath(o->store, store);
+    if (!err && !mounts_is_ours(point, store)) {
+        log_error("cannot remount: %s is not mounted on %s", store, point);
+        return COMMANDS_FAILED;
+    }
+    if (err)
+        log_error("cannot remount %s on %s: %s", o->store, o->mountpoint, strerror(-err));
+    return err ? COMMANDS_FAILED : remount_at(o, point);
+}
 
 /* mount.fuse3(8) adds this to every list that says nothing else, and it would undo what is off
  * unless asked for. What fstab itself has comes before it. */
@@ -54,21 +120,10 @@ int commands_mount(const struct commands_entry *self, int argc, char **argv)
         return commands_wrong(self, "needs a store and a mountpoint");
     options.store = argv[optind];
     options.mountpoint = argv[optind + 1];
-    return mount_run(&options);
+    return options.remount ? remount(&options) : mount_run(&options);
 }
 
-/* An error of the disk can still be told now; the daemon alone sees one at its end. */
-static int sync_mount(const char *point)
-{
-    char path[PATH_MAX + 32];
-    (void)snprintf(path, sizeof path, "%s/" CONTROL_NAME "/control", point);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0; /* dead, or another user's: then it is not for us to say */
-    int err = write(fd, "sync", 4) < 0 ? -errno : 0;
-    close(fd);
-    return err == -EROFS ? 0 : err;
-}
+/* ---- umount ---- */
 
 /* Waits until process pid, which served the mount, lets go of the store. */
 static int wait_free(const char *store, long pid)

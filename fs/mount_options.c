@@ -17,6 +17,7 @@ static const struct option {
 } table[] = {
     {"ro", SET, AT(readonly), 0, 0},
     {"rw", CLEAR, AT(readonly), 0, 0},
+    {"remount", SET, AT(remount), 0, 0},
     {"nonempty", SET, AT(nonempty), 0, 0},
     {"relatime", SET, AT(relatime), 0, 0},
     {"norelatime", CLEAR, AT(relatime), 0, 0},
@@ -56,6 +57,11 @@ static const struct option {
     {"diratime", IGNORED, 0, 0, 0},
     {"nodiratime", IGNORED, 0, 0, 0},
     {"default_permissions", IGNORED, 0, 0, 0}, /* always on */
+    /* What mount(8) reads in the kernel's table and gives back for a remount. */
+    {"user_id", IGNORED, 0, 0, 0},
+    {"group_id", IGNORED, 0, 0, 0},
+    {"max_read", IGNORED, 0, 0, 0},
+    {"blksize", IGNORED, 0, 0, 0},
 };
 
 void mount_options_init(struct mount_options *options)

@@ -9,6 +9,7 @@
 struct mount_options {
     const char *store, *mountpoint; /* as given */
     bool foreground;
+    bool remount; /* change readonly, dev, suid and noexec of what is mounted there, nothing else */
     bool readonly, nonempty, relatime, sync;
     bool commit_close; /* commit=close: files are opened, and replaced as a whole */
     bool noacl;        /* POSIX ACLs are neither shown nor enforced */

@@ -172,3 +172,8 @@ int mounts_unmount(const char *path, bool lazy)
         return 0;
     return errno == EPERM ? run_fusermount(path, lazy) : -errno;
 }
+
+int mounts_remount(const char *path, unsigned long flags)
+{
+    return mount(NULL, path, NULL, MS_REMOUNT | flags, NULL) ? -errno : 0;
+}

@@ -37,6 +37,10 @@ KEG_CHECKED int mounts_realpath(const char *path, char *buf);
 /* Is a the same as or inside b? Both are real paths. */
 bool mounts_inside(const char *a, const char *b);
 
+/* Gives what is mounted there these flags (MS_RDONLY, MS_NODEV, ...) in place of those it has.
+ * -EPERM without root's rights, and what mount(2) gives. */
+KEG_CHECKED int mounts_remount(const char *path, unsigned long flags);
+
 /* Unmounts; lazy: detaches at once though it is in use. Without root's rights fusermount3 does it.
  * -EBUSY, -EPERM, -EINVAL (nothing mounted there), and what umount2(2) gives. */
 KEG_CHECKED int mounts_unmount(const char *path, bool lazy);

@@ -25,6 +25,7 @@ static void test_flags(void **state)
     assert_true(parse(&o, "ro,rw,dev,nodev,suid,nosuid,noexec,exec,sync,async"));
     assert_false(o.readonly || o.dev || o.suid || o.noexec || o.sync);
     assert_true(parse(&o, "ro,commit=close,sync") && o.commit_close && o.sync);
+    assert_true(parse(&o, "user_id=0,remount,ro") && o.remount && o.readonly);
     assert_true(parse(&o, "commit=close,commit=write") && !o.commit_close);
     assert_true(parse(&o, "ro") && o.transport == TRANSPORT_AUTO);
     assert_true(parse(&o, "transport=spin,transport=uring,ro") && o.transport == TRANSPORT_URING);
@@ -37,8 +38,9 @@ static void test_ignored(void **state)
     struct mount_options o, fresh;
     (void)state;
     mount_options_init(&fresh);
-    assert_true(parse(&o, "defaults,noauto,user,nofail,_netdev,x-systemd.automount,,noatime,"
-                          "x-gvfs-show=1,comment=x"));
+    assert_true(parse(&o,
+                      "defaults,noauto,user,nofail,_netdev,x-systemd.automount,,noatime,"
+                      "x-gvfs-show=1,comment=x,user_id=0,group_id=0,max_read=131072,blksize=4096"));
     assert_memory_equal(&o, &fresh, sizeof o);
 }
 
