@@ -53,6 +53,22 @@ postmark        command postmark
 patch           command patch
 "
 
+# shellcheck disable=SC2034 # used by scripts/bench
+quick_needs="$build_needs
+libcmocka-dev   module cmocka
+python3         command python3
+gnuplot-nox     command gnuplot
+valgrind        command valgrind
+"
+# shellcheck disable=SC2034
+bench_needs="$quick_needs
+liblmdb-dev     file /usr/include/lmdb.h
+rocksdb-tools   command db_bench
+e2fsprogs       command mkfs.ext4
+git             command git
+rsync           command rsync
+"
+
 is_there() { # KIND WHAT
     case $1 in
     command) command -v "$2" >/dev/null || [ -x "/usr/sbin/$2" ] || [ -x "/sbin/$2" ] ;;
