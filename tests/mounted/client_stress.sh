@@ -38,11 +38,11 @@ together() { # COUNT SECONDS STRESSOR...: all at once, COUNT workers of each
 }
 batch=$(scaled 8 8 1)
 for ((i = 0; i < ${#stressors[@]}; i += batch)); do
-    together "$(scaled 1 1 4)" "$(scaled 1 2 20)" "${stressors[@]:i:batch}"
+    together "$(scaled 1 1 4)" "$(scaled 1 2 10)" "${stressors[@]:i:batch}"
 done
 lasting
 if [ "$SCALE" = full ]; then
-    together 1 120 "${stressors[@]}"
+    together 1 60 "${stressors[@]}"
     lasting
 fi
 keg_umount
