@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "pathmap.h"
+#include "idlist.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,26 +21,6 @@ struct pathmap {
     size_t content_count, content_capacity;
 };
 
-static void *grow(void *list, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return list;
-    size_t more = *capacity ? *capacity * 2 : 256;
-    void *grown = more <= SIZE_MAX / size ? realloc(list, more * size) : NULL;
-    if (grown)
-        *capacity = more;
-    return grown;
-}
-
-/* Both lists are of structs that begin with the number they are in the order of. */
-static int compare(const void *a, const void *b)
-{
-    uint64_t x, y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return (x > y) - (x < y);
-}
-
 static int add_name(struct pathmap *map, const struct keys_parsed *key,
                     const struct keg_entry *entry)
 {
@@ -47,7 +28,8 @@ static int add_name(struct pathmap *map, const struct keys_parsed *key,
     uint32_t type;
     if (keys_name_decode(entry->meta, &ino, &type) != 0)
         return 0;
-    struct name *grown = grow(map->names, map->name_count, &map->name_capacity, sizeof *grown);
+    struct name *grown =
+        idlist_grow(map->names, map->name_count, &map->name_capacity, sizeof *grown);
     if (!grown)
         return -ENOMEM;
     map->names = grown;
@@ -62,7 +44,7 @@ static int add_content(struct pathmap *map, const struct keys_parsed *key,
     if (keys_inode_decode(entry->meta, &inode) != 0 || !inode.content)
         return 0;
     struct content *grown =
-        grow(map->contents, map->content_count, &map->content_capacity, sizeof *grown);
+        idlist_grow(map->contents, map->content_count, &map->content_capacity, sizeof *grown);
     if (!grown)
         return -ENOMEM;
     map->contents = grown;
@@ -102,10 +84,8 @@ int pathmap_new(struct volume *volume, struct pathmap **out)
         pathmap_free(map);
         return error;
     }
-    if (map->name_count)
-        qsort(map->names, map->name_count, sizeof *map->names, compare);
-    if (map->content_count)
-        qsort(map->contents, map->content_count, sizeof *map->contents, compare);
+    idlist_sort(map->names, map->name_count, sizeof *map->names);
+    idlist_sort(map->contents, map->content_count, sizeof *map->contents);
     *out = map;
     return 0;
 }
@@ -163,9 +143,7 @@ int pathmap_name(const struct pathmap *map, uint64_t dir, uint64_t ino, struct k
 int pathmap_content(const struct pathmap *map, uint64_t content, uint64_t *ino)
 {
     const struct content *found =
-        map->content_count
-            ? bsearch(&content, map->contents, map->content_count, sizeof *found, compare)
-            : NULL;
+        idlist_find(map->contents, map->content_count, sizeof *found, content);
     if (!found)
         return -ENOENT;
     *ino = found->ino;

@@ -7,6 +7,7 @@
  * is summed up beside the inodes, and compared at the end. The store's own check reads the bytes;
  * this one reads metas, and ACLs. It takes some 88 bytes of memory for each inode.
  */
+#include "idlist.h"
 #include "volume_internal.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -63,46 +64,21 @@ static unsigned long long n(uint64_t v)
     return v;
 }
 
-static void *grow(void *list, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return list;
-    size_t more = *capacity ? *capacity * 2 : 256;
-    void *grown = more <= SIZE_MAX / size ? realloc(list, more * size) : NULL;
-    if (grown)
-        *capacity = more;
-    return grown;
-}
-
-/* All three lists are of structs that begin with the number they are in the order of. */
-static int compare_ids(const void *a, const void *b)
-{
-    uint64_t x, y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return (x > y) - (x < y);
-}
-
-static void *find_id(uint64_t id, const void *list, size_t count, size_t size)
-{
-    return count ? bsearch(&id, list, count, size, compare_ids) : NULL;
-}
-
 static struct seen *find_inode(const struct treecheck *c, uint64_t ino)
 {
-    return find_id(ino, c->inodes, c->count, sizeof *c->inodes);
+    return idlist_find(c->inodes, c->count, sizeof *c->inodes, ino);
 }
 
 static struct seen *find_content(const struct treecheck *c, uint64_t content)
 {
     const struct by_content *found =
-        find_id(content, c->contents, c->contents_count, sizeof *c->contents);
+        idlist_find(c->contents, c->contents_count, sizeof *c->contents, content);
     return found ? &c->inodes[found->at] : NULL;
 }
 
 static bool is_orphan(const struct treecheck *c, uint64_t content)
 {
-    return find_id(content, c->orphans, c->orphans_count, sizeof *c->orphans);
+    return idlist_find(c->orphans, c->orphans_count, sizeof *c->orphans, content);
 }
 
 /* ---- One key of each kind ---- */
@@ -115,7 +91,7 @@ static int see_inode(struct treecheck *c, const struct keys_parsed *key,
         find(c, "inode %llu: its record makes no sense", n(key->id));
         return 0;
     }
-    struct seen *grown = grow(c->inodes, c->count, &c->capacity, sizeof *c->inodes);
+    struct seen *grown = idlist_grow(c->inodes, c->count, &c->capacity, sizeof *c->inodes);
     if (!grown)
         return -ENOMEM;
     c->inodes = grown;
@@ -147,7 +123,7 @@ static int see_orphan(struct treecheck *c, const struct keys_parsed *key,
             s->orphan = true;
     } else if (key->orphan == KEYS_ORPHAN_CONTENT) {
         uint64_t *grown =
-            grow(c->orphans, c->orphans_count, &c->orphans_capacity, sizeof *c->orphans);
+            idlist_grow(c->orphans, c->orphans_count, &c->orphans_capacity, sizeof *c->orphans);
         if (!grown)
             return -ENOMEM;
         c->orphans = grown;
@@ -288,7 +264,7 @@ static int sort_contents(struct treecheck *c)
         if (c->inodes[i].content)
             c->contents[c->contents_count++] = (struct by_content){c->inodes[i].content, i};
     }
-    qsort(c->contents, c->contents_count, sizeof *c->contents, compare_ids);
+    idlist_sort(c->contents, c->contents_count, sizeof *c->contents);
     for (size_t i = 1; i < c->contents_count; i++) {
         if (c->contents[i].content == c->contents[i - 1].content)
             find(c, "inodes %llu and %llu share contents", n(c->inodes[c->contents[i - 1].at].ino),

@@ -39,7 +39,7 @@ static int want(struct treerepair *r, struct wanted *wanted, uint64_t ino)
     if (treerepair_find(r, ino) || !treerepair_id_ok(ino))
         return 0;
     uint64_t *grown =
-        treerepair_grow(wanted->ids, wanted->count, &wanted->capacity, sizeof *wanted->ids);
+        idlist_grow(wanted->ids, wanted->count, &wanted->capacity, sizeof *wanted->ids);
     if (!grown)
         return -ENOMEM;
     wanted->ids = grown;
@@ -60,22 +60,13 @@ static int see_directories(struct treerepair *r, const struct keys_parsed *key,
     return !error && S_ISDIR(type) ? want(r, arg, ino) : error;
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-    uint64_t x, y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return (x > y) - (x < y);
-}
-
 static int make_directories(struct treerepair *r)
 {
     struct wanted wanted = {0};
     int error = want(r, &wanted, VOLUME_ROOT);
     if (!error)
         error = treerepair_pass(r, KEYS_NAME, see_directories, &wanted);
-    if (wanted.count)
-        qsort(wanted.ids, wanted.count, sizeof *wanted.ids, compare_ids);
+    idlist_sort(wanted.ids, wanted.count, sizeof *wanted.ids);
     for (size_t i = 0; i < wanted.count && !error; i++) {
         uint64_t ino = wanted.ids[i];
         if (i && wanted.ids[i - 1] == ino)

@@ -4,6 +4,7 @@
 #ifndef TREEREPAIR_H
 #define TREEREPAIR_H
 
+#include "idlist.h"
 #include "keys.h"
 #include "volume.h"
 
@@ -59,7 +60,6 @@ bool treerepair_id_ok(uint64_t id);               /* such as a volume hands out 
 uint64_t treerepair_new_id(struct treerepair *r); /* for a node that is added at once */
 void treerepair_sort(struct treerepair *r);
 bool treerepair_is_orphan(const struct treerepair *r, enum keys_orphan kind, uint64_t id);
-void *treerepair_grow(void *list, size_t count, size_t *capacity, size_t size);
 
 /* Calls see for each key of a kind that can be parsed; others are removed. */
 typedef int treerepair_see_fn(struct treerepair *r, const struct keys_parsed *key,

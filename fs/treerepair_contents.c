@@ -43,19 +43,10 @@ static int compare_owners(const void *a, const void *b)
     return (x->ino > y->ino) - (x->ino < y->ino);
 }
 
-static int compare_content(const void *a, const void *b)
-{
-    const struct owner *x = a, *y = b;
-    return (x->content > y->content) - (x->content < y->content);
-}
-
 static struct treerepair_node *find_owner(struct treerepair *r, const struct contents *c,
                                           uint64_t content)
 {
-    struct owner key = {content, 0};
-    const struct owner *found = c->owner_count ? bsearch(&key, c->owners, c->owner_count,
-                                                         sizeof *c->owners, compare_content)
-                                               : NULL;
+    const struct owner *found = idlist_find(c->owners, c->owner_count, sizeof *c->owners, content);
     return found ? treerepair_find(r, found->ino) : NULL;
 }
 
@@ -101,7 +92,7 @@ static int count_stray(struct contents *c, uint64_t content, uint64_t end, uint6
     struct stray *last = c->stray_count ? &c->strays[c->stray_count - 1] : NULL;
     if (!last || last->content != content) {
         struct stray *grown =
-            treerepair_grow(c->strays, c->stray_count, &c->stray_capacity, sizeof *c->strays);
+            idlist_grow(c->strays, c->stray_count, &c->stray_capacity, sizeof *c->strays);
         if (!grown)
             return -ENOMEM;
         c->strays = grown;

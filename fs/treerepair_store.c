@@ -26,36 +26,17 @@ void treerepair_tell(struct treerepair *r, uint64_t ino, const char *format, ...
         r->told(r->arg, ino, text);
 }
 
-void *treerepair_grow(void *list, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return list;
-    size_t more = *capacity ? *capacity * 2 : 256;
-    void *grown = more <= SIZE_MAX / size ? realloc(list, more * size) : NULL;
-    if (grown)
-        *capacity = more;
-    return grown;
-}
-
 /* ---- Nodes ---- */
-
-static int compare_nodes(const void *a, const void *b)
-{
-    const struct treerepair_node *x = a, *y = b;
-    return (x->ino > y->ino) - (x->ino < y->ino);
-}
 
 struct treerepair_node *treerepair_find(const struct treerepair *r, uint64_t ino)
 {
-    struct treerepair_node key = {.ino = ino};
-    return r->node_count ? bsearch(&key, r->nodes, r->node_count, sizeof *r->nodes, compare_nodes)
-                         : NULL;
+    return idlist_find(r->nodes, r->node_count, sizeof *r->nodes, ino);
 }
 
 int treerepair_add(struct treerepair *r, const struct treerepair_node *node)
 {
     struct treerepair_node *grown =
-        treerepair_grow(r->nodes, r->node_count, &r->node_capacity, sizeof *r->nodes);
+        idlist_grow(r->nodes, r->node_count, &r->node_capacity, sizeof *r->nodes);
     if (!grown)
         return -ENOMEM;
     r->nodes = grown;
@@ -80,8 +61,7 @@ uint64_t treerepair_new_id(struct treerepair *r)
 
 void treerepair_sort(struct treerepair *r)
 {
-    if (r->node_count)
-        qsort(r->nodes, r->node_count, sizeof *r->nodes, compare_nodes);
+    idlist_sort(r->nodes, r->node_count, sizeof *r->nodes);
 }
 
 static int compare_orphans(const void *a, const void *b)
@@ -105,8 +85,7 @@ static int keep(struct treerepair *r, struct keg_bytes *bytes)
 {
     if (!bytes->len)
         return 0;
-    void **grown =
-        treerepair_grow(r->memory, r->memory_count, &r->memory_capacity, sizeof *r->memory);
+    void **grown = idlist_grow(r->memory, r->memory_count, &r->memory_capacity, sizeof *r->memory);
     if (!grown)
         return -ENOMEM;
     r->memory = grown;
@@ -244,7 +223,7 @@ static int see_orphan(struct treerepair *r, const struct keys_parsed *key,
     if (!treerepair_id_ok(key->id))
         return treerepair_delete(r, entry->key);
     struct treerepair_orphan *grown =
-        treerepair_grow(r->orphans, r->orphan_count, &r->orphan_capacity, sizeof *r->orphans);
+        idlist_grow(r->orphans, r->orphan_count, &r->orphan_capacity, sizeof *r->orphans);
     if (!grown)
         return -ENOMEM;
     r->orphans = grown;

@@ -3,26 +3,6 @@
 # check --repair: what is whole stays, what is lost is named and never served, the store is sound
 . "$(dirname "$0")/lib.sh"
 
-base=$T/base # the store that each case damages a copy of
-use_copy() {
-    rm -rf "$T/copy"
-    cp -a --sparse=always "$base" "$T/copy"
-    STORE=$T/copy
-}
-find_bytes() { # TEXT: prints the file of $STORE and the offset where TEXT stands last
-    grep -HobUaF -- "$1" "$STORE"/*.data | tail -n 1 | cut -d : -f 1,2 | tr : ' '
-}
-flip() { # FILE OFFSET
-    python3 - "$1" "$2" <<'PYTHON'
-import sys
-with open(sys.argv[1], "r+b") as file:
-    file.seek(int(sys.argv[2]))
-    byte = file.read(1)[0]
-    file.seek(-1, 1)
-    file.write(bytes([byte ^ 4]))
-PYTHON
-}
-text() { printf "$1-%.0s" {1..100}; } # what the file of that name holds
 count=20
 repair() { # and what must be so after any repair
     "$KEGFS" check --repair "$STORE" >"$T/said"
