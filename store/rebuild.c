@@ -20,6 +20,7 @@ struct found {
     struct format_segment header;
     struct format_footer footer; /* length 0: there is none */
     bool frames;                 /* a sound frame header stands behind the header */
+    bool unread;                 /* either cannot be read */
 };
 
 struct survey {
@@ -40,9 +41,13 @@ static int look(struct keg_env *env, const char *name, struct found *found)
     if (err)
         return err;
     err = env_size(file, &found->size);
-    if (!err && env_read_all(file, 0, bytes, sizeof bytes) == 0)
-        found->sound =
-            format_segment_decode(bytes, &found->header) == 0 && found->header.id == found->id;
+    if (!err) {
+        int unread = env_read_all(file, 0, bytes, sizeof bytes);
+
+        found->unread = unread == -EIO;
+        found->sound = !unread && format_segment_decode(bytes, &found->header) == 0 &&
+                       found->header.id == found->id;
+    }
     if (!err && found->sound && found->size >= FORMAT_SEGMENT_SIZE + FORMAT_FOOTER_SIZE) {
         uint64_t at = found->size - FORMAT_FOOTER_SIZE;
 
@@ -51,10 +56,14 @@ static int look(struct keg_env *env, const char *name, struct found *found)
                                  &found->footer))
             found->footer = (struct format_footer){0};
     }
-    if (!err && found->sound &&
-        env_read_all(file, FORMAT_SEGMENT_SIZE, bytes, FORMAT_FRAME_SIZE) == 0)
-        found->frames = format_frame_decode(bytes, format_salt(found->header.store, found->id),
-                                            FORMAT_SEGMENT_SIZE, &frame) == 0;
+    if (!err && found->sound) {
+        int unread = env_read_all(file, FORMAT_SEGMENT_SIZE, bytes, FORMAT_FRAME_SIZE);
+
+        found->unread = unread == -EIO;
+        found->frames =
+            !unread && format_frame_decode(bytes, format_salt(found->header.store, found->id),
+                                           FORMAT_SEGMENT_SIZE, &frame) == 0;
+    }
     env_close(file);
     return err;
 }
@@ -236,6 +245,8 @@ int rebuild_proves_newer(struct keg *keg, uint64_t id)
     err = look(keg->env, name, &found);
     if (err)
         return err == -ENOENT ? 0 : err;
+    if (found.unread)
+        return -EIO;
     return found.sound && found.frames && found.header.kind == FORMAT_LOG &&
            memcmp(found.header.store, keg->id, FORMAT_ID_SIZE) == 0;
 }

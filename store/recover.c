@@ -61,6 +61,13 @@ static int find_newer(void *arg, const char *name)
     if (!segment_parse_name(name, &id) || !strstr(name, ".data") || id < keg->next_segment)
         return 0;
     newer = rebuild_proves_newer(keg, id);
+    if (newer == -EIO) {
+        keg_set_readonly(keg,
+                         "%s: cannot be read (offset 0), and so not known to hold nothing: "
+                         "read-only until 'kegfs check --repair'",
+                         name);
+        return 0;
+    }
     if (newer == 1)
         keg_set_readonly(keg, "MANIFEST is older than %s: read-only until 'kegfs check --repair'",
                          name);
@@ -155,6 +162,10 @@ static int read_manifest(struct keg *keg, bool *continued)
 
     if (err == -ENOENT)
         return begin_store(keg);
+    if (err == -EIO)
+        keg_say(keg, KEG_LOG_ERROR,
+                "MANIFEST cannot be read: if it stays so, 'kegfs check --repair' makes a new one "
+                "of the segments");
     if (err)
         return err;
     err = load_manifest(keg, bytes, len, continued);

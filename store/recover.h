@@ -37,6 +37,10 @@ KEG_CHECKED int recover_record(struct keg *keg, const struct segment *segment,
 struct scan;
 KEG_CHECKED int recover_frame(struct keg *keg, struct segment *segment, struct scan *scan);
 
+/* Of the bytes at `at`, which are no frame: nothing is changed any more, and why so. */
+void recover_say_damage(struct keg *keg, const struct segment *segment, const struct scan *scan,
+                        uint64_t at);
+
 /* The log is a chain: whether what the segment's predecessor holds, if that is still a member, came
  * before it. All members are loaded, and none was added since. */
 bool recover_chain_fits(const struct keg *keg, const struct segment *segment);

@@ -144,15 +144,18 @@ static int load_one(struct keg *keg, struct segment *segment)
     return 0;
 }
 
-static void say_damage(struct keg *keg, const struct segment *segment, uint64_t offset)
+void recover_say_damage(struct keg *keg, const struct segment *segment, const struct scan *scan,
+                        uint64_t at)
 {
+    bool unread = scan->unread && scan->unread_end > at;
     char name[ENV_NAME_MAX + 1];
 
     segment_name(segment->id, name);
     keg_set_readonly(keg,
-                     "%s: damaged record heads at offset %" PRIu64
+                     "%s: %s at offset %" PRIu64
                      " and no sound hint: read-only until 'kegfs check --repair'",
-                     name, offset);
+                     name, unread ? "record heads that cannot be read" : "damaged record heads",
+                     unread && scan->unread_at > at ? scan->unread_at : at);
 }
 
 /* Whether a sealed segment ends as it should, with a footer that has counted the same. */
@@ -181,7 +184,8 @@ static int load_heads(struct keg *keg, struct segment *segment, struct keg_file 
     if (segment->kind == FORMAT_LOG)
         scan.last_sequence =
             segment->last_sequence > segment->before ? segment->last_sequence : segment->before;
-    scan.salvage = keg->salvage;
+    scan.salvage = true; /* zeros are no heads, so what cannot be read is damage */
+    scan.hurried = !keg->salvage;
     while (from < end) {
         err = scan_look(&scan, from, &found);
         if (err || found == SCAN_END || found == SCAN_FOOTER)
@@ -191,7 +195,7 @@ static int load_heads(struct keg *keg, struct segment *segment, struct keg_file 
             from = scan_next(&scan);
         } else {
             if (!damaged)
-                say_damage(keg, segment, from);
+                recover_say_damage(keg, segment, &scan, from);
             damaged = true;
             err = scan_search(&scan, from + 1, &from, &frame);
         }
@@ -199,7 +203,7 @@ static int load_heads(struct keg *keg, struct segment *segment, struct keg_file 
             break;
     }
     if (!err && segment->sealed && !damaged && !closes(segment, &scan, found, from))
-        say_damage(keg, segment, from);
+        recover_say_damage(keg, segment, &scan, from);
     scan_free(&scan);
     return err;
 }
@@ -261,7 +265,14 @@ static int refuse_sealed_hint(struct keg *keg, struct segment *segment, struct k
     err = env_read_all(file, at, bytes, sizeof bytes);
     if (!err && format_footer_decode(bytes, segment_salt(keg, segment->id), at, &footer) == 0)
         refuse_hint(segment);
-    return err == -EIO && keg->salvage ? 0 : err;
+    if (err == -EIO) { /* it may stand there; a footer must not be written behind it */
+        keg_set_readonly(keg,
+                         "%08" PRIu64 ".data: cannot be read at offset %" PRIu64
+                         ": read-only until 'kegfs check --repair'",
+                         segment->id, at);
+        err = 0;
+    }
+    return err;
 }
 
 static int look_at_file(struct keg *keg, struct member *member, struct keg_file *file)
@@ -272,12 +283,11 @@ static int look_at_file(struct keg *keg, struct member *member, struct keg_file 
     uint64_t limit;
     int err = check_header(keg, segment, file);
 
-    if (err == -EBADMSG || err == -EPROTONOSUPPORT || (err == -EIO && keg->salvage)) {
+    if (err == -EBADMSG || err == -EPROTONOSUPPORT || err == -EIO) {
         segment_name(listed->id, name);
-        keg_set_readonly(keg,
-                         "%s: damaged header, or of another store: read-only until 'kegfs check "
-                         "--repair'",
-                         name);
+        keg_set_readonly(keg, "%s: %s: read-only until 'kegfs check --repair'", name,
+                         err == -EIO ? "a header that cannot be read (offset 0)"
+                                     : "damaged header, or of another store");
         atomic_store(&segment->suspect, true);
         err = 0;
     }

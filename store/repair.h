@@ -43,7 +43,8 @@ KEG_CHECKED int repair_set_aside(const struct repair *repair, uint64_t segment, 
  * of no use for it are set aside. -EBADMSG: none is of any use. */
 KEG_CHECKED int rebuild_manifest(struct repair *repair);
 /* A log segment that the manifest cannot know, by its id: 1 if it is of this store and holds a
- * frame. It was in a manifest before it did, so the one at hand is an older one. 0, or an error. */
+ * frame. It was in a manifest before it did, so the one at hand is an older one. 0, or an error;
+ * -EIO: it cannot be read. */
 KEG_CHECKED int rebuild_proves_newer(struct keg *keg, uint64_t id);
 /* Whether segments are there that are newer than the manifest. 1, 0 or an error. */
 KEG_CHECKED int rebuild_is_newer(struct repair *repair);

@@ -24,20 +24,35 @@ void scan_free(struct scan *scan)
     scan->window = scan->big = NULL;
 }
 
-/* Sector by sector, those that cannot be read as zeros. */
+static void note_unread(struct scan *scan, uint64_t from, uint64_t end)
+{
+    if (!scan->unread || scan->unread_at < scan->offset)
+        scan->unread_at = from;
+    if (end > scan->unread_end)
+        scan->unread_end = end;
+    scan->unread = true;
+    scan->unread_pieces++;
+}
+
+/* Page by page, those that cannot be read as zeros. A disk may take seconds for each such page, for
+ * which an opening has no time; a repair has. */
 static ssize_t read_around(struct scan *scan, uint64_t offset, size_t want)
 {
-    enum { PIECE = 4096 };
+    enum { PIECE = 4096, PIECES_MAX = 1024 };
     size_t done = 0;
 
     while (done < want) {
-        size_t piece = want - done < PIECE ? want - done : PIECE;
-        ssize_t n = env_read(scan->file, offset + done, scan->window + done, piece);
+        size_t piece = PIECE - (offset + done) % PIECE;
+        ssize_t n = -EIO;
 
+        if (piece > want - done)
+            piece = want - done;
+        if (!scan->hurried || scan->unread_pieces < PIECES_MAX)
+            n = env_read(scan->file, offset + done, scan->window + done, piece);
         if (n == -EIO) {
             memset(scan->window + done, 0, piece);
             n = (ssize_t)piece;
-            scan->unread = true;
+            note_unread(scan, offset + done, offset + done + piece);
         }
         if (n < 0)
             return n;

@@ -18,7 +18,10 @@ struct scan {
     uint64_t last_sequence; /* log segments: the highest met; a frame must begin above it */
     bool ordered;           /* a log segment */
     bool salvage;           /* set behind scan_init: what cannot be read is read as zeros, */
-    bool unread;            /* and then this is set */
+    bool hurried;           /* but not for ever: after many, the rest is not tried */
+    bool unread;            /* set if there was any */
+    uint64_t unread_at;     /* the first such byte at or behind the frame at hand; */
+    uint64_t unread_end;    /* the end of the last one */
 
     /* The frame at hand */
     uint64_t offset; /* of its header */
@@ -36,6 +39,7 @@ struct scan {
     /* private */
     uint8_t *window;
     uint64_t window_at;
+    unsigned unread_pieces;
     size_t window_len;
     uint8_t *big; /* heads that pass the window */
     size_t big_size;

@@ -13,6 +13,10 @@
  * the bad one may be whole (writes can be reordered), and goes all the same, so that what is left
  * is a prefix of what was committed.
  *
+ * What cannot be read proves nothing, and disproves nothing: a tail is torn only if all that stands
+ * behind it could be read. Else nothing is cut, and the store opens read-only with what stands
+ * before the first such place (and behind it, if that is proven).
+ *
  * A segment with anything behind its sealed bytes is not appended to again. It is cut, closed with
  * a footer and sealed; the log goes on in a new segment. (Copying its tail into the new one would
  * do as well, and write more.)
@@ -74,6 +78,13 @@ static int verify_values(struct scan *scan)
     return err;
 }
 
+/* Nothing proves that what is at hand was durable: it is torn, unless that could not be seen. */
+static void take_for_torn(struct tail *tail)
+{
+    if (tail->scan.unread && tail->scan.unread_end > tail->at)
+        recover_say_damage(tail->keg, tail->segment, &tail->scan, tail->at);
+}
+
 /* The frame at hand has sound heads and a bad value. *end: the log ends here. */
 static int bad_value(struct tail *tail, bool *end)
 {
@@ -86,8 +97,10 @@ static int bad_value(struct tail *tail, bool *end)
     if (err)
         return err;
     *end = !proof;
-    if (!proof)
+    if (!proof) {
+        take_for_torn(tail);
         return 0;
+    }
     keg_say(tail->keg, KEG_LOG_WARNING,
             "%08" PRIu64 ".data: a damaged value in the frame at offset %" PRIu64,
             tail->segment->id, tail->at);
@@ -105,15 +118,14 @@ static int bad_frame(struct tail *tail, bool *end)
     if (err)
         return err;
     *end = !proof;
-    if (proof) {
-        if (!tail->bad_heads)
-            keg_set_readonly(tail->keg,
-                             "%08" PRIu64 ".data: damaged record heads at offset %" PRIu64
-                             " and no sound hint: read-only until 'kegfs check --repair'",
-                             tail->segment->id, tail->at);
-        tail->bad_heads = true;
-        tail->at = next;
+    if (!proof) {
+        take_for_torn(tail);
+        return 0;
     }
+    if (!tail->bad_heads)
+        recover_say_damage(tail->keg, tail->segment, &tail->scan, tail->at);
+    tail->bad_heads = true;
+    tail->at = next;
     return 0;
 }
 
@@ -218,7 +230,8 @@ static int read_tail(struct tail *tail, uint64_t *size)
         err = scan_init(&tail->scan, file, segment_salt(keg, segment->id), *size, true);
     if (!err) {
         tail->scan.last_sequence = segment->last_sequence;
-        tail->scan.salvage = keg->salvage;
+        tail->scan.salvage = true;
+        tail->scan.hurried = !keg->salvage;
         err = walk(tail);
         if (tail->scan.unread)
             atomic_store(&segment->suspect, true);
