@@ -118,6 +118,8 @@ int commands_mount(const struct commands_entry *self, int argc, char **argv)
         return commands_help(self);
     if (argc - optind != 2)
         return commands_wrong(self, "needs a store and a mountpoint");
+    if (!mount_options_agree(&options))
+        return COMMANDS_USAGE;
     options.store = argv[optind];
     options.mountpoint = argv[optind + 1];
     return options.remount ? remount(&options) : mount_run(&options);

@@ -27,10 +27,10 @@ static void init(void *user, struct fuse_conn_info *conn)
                             FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
                             FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_ASYNC_READ |
                             FUSE_CAP_EXPLICIT_INVAL_DATA;
-    (void)user;
+    const struct fuse_ops_daemon *d = user;
     /* With ATOMIC_O_TRUNC and no OPEN, O_TRUNC would be lost without a word. With ASYNC_DIO the
      * kernel keeps pages that were read while a direct write was under way, and they stay old. */
-    conn->want = conn->capable & wanted;
+    conn->want = conn->capable & (wanted | (d->writeback ? FUSE_CAP_WRITEBACK_CACHE : 0));
     conn->max_write = 1 << 20;
     conn->max_background = 64;
     conn->congestion_threshold = 48;
@@ -318,6 +318,12 @@ static void lseek_(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
     uint64_t found = 0;
     struct volume_attr attr = {0};
     (void)fi;
+    /* Writes that the kernel holds may lie behind the end that the volume knows. So it shall answer
+     * itself, by sizes alone: where all is data, nobody takes data for a hole. */
+    if (d->writeback) {
+        fuse_reply_err(req, ENOSYS);
+        return;
+    }
     int err =
         control_owns(ino) ? -EINVAL : volume_seek(d->volume, ino, (uint64_t)offset, whence, &found);
     if (!err && whence == SEEK_HOLE)

@@ -18,6 +18,7 @@ struct fuse_ops_daemon {
     struct workers *workers;
     bool sync;           /* every change is durable before it is answered */
     bool commit_close;   /* what was truncated or created becomes the file at its last close */
+    bool writeback;      /* the kernel gathers writes, and knows sizes and times better */
     atomic_uint seeking; /* late_seek: under way */
     struct fuse_session *session;
 };

@@ -244,6 +244,7 @@ static int serve_store(struct server *s)
     s->daemon.transport.sync = s->options->sync;
     s->daemon.transport.max_threads = (unsigned)s->options->max_threads;
     s->daemon.commit_close = s->options->commit_close;
+    s->daemon.writeback = s->options->writeback && !s->options->readonly;
     int err = control_new(&report, geteuid(), getegid(), &s->daemon.control);
     if (!err)
         err = workers_new(MAX_WORKERS, &s->daemon.workers);

@@ -26,6 +26,8 @@ static const struct option {
     {"async", CLEAR, AT(sync), 0, 0},
     {"commit=close", SET, AT(commit_close), 0, 0},
     {"commit=write", CLEAR, AT(commit_close), 0, 0},
+    {"writeback", SET, AT(writeback), 0, 0},
+    {"nowriteback", CLEAR, AT(writeback), 0, 0},
     {"acl", CLEAR, AT(noacl), 0, 0},
     {"noacl", SET, AT(noacl), 0, 0},
     {"allow_other", SET, AT(allow_other), 0, 0},
@@ -136,4 +138,16 @@ bool mount_options_parse(struct mount_options *options, char *list)
         if (!parse_one(options, word))
             return false;
     return true;
+}
+
+bool mount_options_agree(const struct mount_options *options)
+{
+    const char *other = options->commit_close ? "commit=close" : options->sync ? "sync" : NULL;
+    if (!options->writeback || !other)
+        return true;
+    log_error(
+        "mount options: writeback and %s contradict each other: writeback has the kernel hold "
+        "writes back; give one of them",
+        other);
+    return false;
 }

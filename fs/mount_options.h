@@ -12,6 +12,7 @@ struct mount_options {
     bool remount; /* change readonly, dev, suid and noexec of what is mounted there, nothing else */
     bool readonly, nonempty, relatime, sync;
     bool commit_close; /* commit=close: files are opened, and replaced as a whole */
+    bool writeback;    /* the kernel gathers writes: see kegfs(8) for what that delays */
     bool noacl;        /* POSIX ACLs are neither shown nor enforced */
     bool allow_other, dev, suid, noexec;
     enum transport_kind transport;
@@ -24,5 +25,7 @@ void mount_options_init(struct mount_options *options);
 /* Takes a comma-separated list, which it cuts up. False when one is unknown or wrong: that was said
  * in a line. */
 KEG_CHECKED bool mount_options_parse(struct mount_options *options, char *list);
+/* Whether the options go together. False: they do not, and that was said in a line. */
+KEG_CHECKED bool mount_options_agree(const struct mount_options *options);
 
 #endif

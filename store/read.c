@@ -171,9 +171,10 @@ ssize_t keg_read(struct keg *keg, struct keg_bytes key, uint32_t offset, void *b
 
 /* ---- Scans ---- */
 
-enum { ITER_BYTES = 16 << 10, ITER_ENTRIES = 256 };
+enum { ITER_BYTES = 16 << 10, ITER_ENTRIES = 256, ITER_FIRST = 8 };
 
-/* Entries are copied out in chunks, under the lock; the next chunk begins behind the last key. */
+/* Entries are copied out in chunks, under the lock; the next chunk begins behind the last key.
+ * Chunks grow: who wants the few extents of one window does not pay for hundreds. */
 struct keg_iter {
     struct keg *keg;
     uint8_t prefix[KEG_KEY_MAX];
@@ -181,7 +182,7 @@ struct keg_iter {
     uint8_t from[KEG_KEY_MAX + 1]; /* where the next chunk begins */
     size_t from_len;
     bool ended;
-    size_t count, at, used;
+    size_t count, at, used, limit; /* limit: entries of the next chunk */
     struct keg_entry entries[ITER_ENTRIES];
     uint8_t bytes[ITER_BYTES];
 };
@@ -218,6 +219,7 @@ int keg_iter_seek(struct keg_iter *iter, struct keg_bytes key)
     iter->from_len = from.len;
     iter->ended = order > 0;
     iter->count = iter->at = 0;
+    iter->limit = ITER_FIRST;
     return 0;
 }
 
@@ -233,7 +235,7 @@ static bool take_entry(void *arg, struct keg_bytes key, struct keg_bytes meta,
         iter->ended = true;
         return false;
     }
-    if (iter->count == ITER_ENTRIES || key.len + meta.len > ITER_BYTES - iter->used)
+    if (iter->count == iter->limit || key.len + meta.len > ITER_BYTES - iter->used)
         return false;
     entry = &iter->entries[iter->count++];
     memcpy(p, key.data, key.len);
@@ -258,6 +260,8 @@ static void fill(struct keg_iter *iter)
     pthread_rwlock_rdlock(&keg->index_lock);
     index_scan(keg->index, (struct keg_bytes){iter->from, iter->from_len}, take_entry, iter);
     pthread_rwlock_unlock(&keg->index_lock);
+    if (iter->limit < ITER_ENTRIES)
+        iter->limit *= 2;
     if (iter->count == 0) {
         iter->ended = true;
         return;

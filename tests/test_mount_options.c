@@ -27,6 +27,8 @@ static void test_flags(void **state)
     assert_true(parse(&o, "ro,commit=close,sync") && o.commit_close && o.sync);
     assert_true(parse(&o, "user_id=0,remount,ro") && o.remount && o.readonly);
     assert_true(parse(&o, "commit=close,commit=write") && !o.commit_close);
+    assert_true(parse(&o, "writeback") && o.writeback && mount_options_agree(&o));
+    assert_true(parse(&o, "writeback,nowriteback") && !o.writeback);
     assert_true(parse(&o, "ro") && o.transport == TRANSPORT_AUTO);
     assert_true(parse(&o, "transport=spin,transport=uring,ro") && o.transport == TRANSPORT_URING);
     assert_true(parse(&o, "transport=libfuse") && o.transport == TRANSPORT_LIBFUSE);
@@ -90,12 +92,22 @@ static void test_unknown(void **state)
     assert_false(parse(&o, "transport=dove"));
 }
 
+/* Each of them is refused whichever comes first. */
+static void test_contradictions(void **state)
+{
+    struct mount_options o;
+    (void)state;
+    assert_true(parse(&o, "writeback,commit=close") && !mount_options_agree(&o));
+    assert_true(parse(&o, "sync,writeback") && !mount_options_agree(&o));
+    assert_true(parse(&o, "sync,writeback,async,commit=write") && mount_options_agree(&o));
+    assert_true(parse(&o, "sync,commit=close") && mount_options_agree(&o));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_ignored),
-        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_flags),          cmocka_unit_test(test_ignored),
+        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,9 @@ models=$T/models
 mkdir "$models"
 contents() { python3 "$top/tests/mounted/contents.py" "$1" "$MNT" "$models" "${@:2}"; }
 
-options() { # ROUND: small segments, so that there are many; every other time with commit=close
-    echo "segment_size=$((64 << $1 % 3))K$([ $(($1 % 2)) -eq 0 ] || echo ,commit=close)"
+options() { # ROUND: small segments, so that there are many; by turns with two options
+    local more=("" ,commit=close "" ,writeback)
+    echo "segment_size=$((64 << $1 % 3))K${more[$1 % 4]}"
 }
 
 keg_mount -o "$(options 0)"
