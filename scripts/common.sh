@@ -51,17 +51,18 @@ bonnie++        command bonnie++
 dbench          command dbench
 postmark        command postmark
 patch           command patch
+valgrind        command valgrind
 "
 
 # shellcheck disable=SC2034 # used by scripts/bench
 quick_needs="$build_needs
 libcmocka-dev   module cmocka
 python3         command python3
-gnuplot-nox     command gnuplot
 valgrind        command valgrind
 "
 # shellcheck disable=SC2034
 bench_needs="$quick_needs
+gnuplot-nox     command gnuplot
 liblmdb-dev     file /usr/include/lmdb.h
 rocksdb-tools   command db_bench
 e2fsprogs       command mkfs.ext4

@@ -26,7 +26,7 @@ STEPS = [
     ("mkdir", "mkdir", "mkdir", "g", 1, 1),
     ("rmdir", "rmdir", "rmdir", "g", 1, 1),
     ("unlink", "unlink", "unlink", "a", 1, 1),
-    ("churn", "churn: create 8 KiB, remove an older one", "churn", "h", 2, 1),
+    ("churn", "churn: create 8 KiB, remove an older one", "churn", "h", 1, 1),
 ]
 CPU = {"create": 6, "read_cold": 4, "stat_cold": 1}  # us of the daemon, less the transport's
 
@@ -35,7 +35,7 @@ def measure(place, step, options, figures):
     key, _, operation, directory, share, clients = step
     if not options.wanted(key):
         return
-    files = int(options.size_or(10000) * share)
+    files = int(options.size_or(4000) * share)
     path = f"{place.path}/{directory}"
     os.makedirs(path, exist_ok=True)
     warm = operation in ("stat", "read") and not key.endswith("_cold")
@@ -54,7 +54,7 @@ def one_round(place, options, figures):
     place.open()
     if options.only and not options.wanted("create"):  # what the others work on
         os.makedirs(f"{place.path}/a", exist_ok=True)
-        fsbench("create", f"{place.path}/a", options.size_or(10000))
+        fsbench("create", f"{place.path}/a", options.size_or(4000))
     for step in STEPS:
         measure(place, step, options, figures)
     if isinstance(place, (Kegfs, Null)):
@@ -65,12 +65,12 @@ def durable(options, figures):
     ours = Kegfs(options.disk)
     theirs = (Directory("ext4", f"{options.disk}/plain") if on_ext4(options.disk)
               else Ext4(options.disk, 2048))
-    total = options.size_or(10000)
+    total = options.size_or(4000)
     for i in range(options.rounds):
         say(f"files: durable, round {i + 1}")
         for place in (ours, theirs):
             place.open()
-            for clients, files in ((1, total // 5), (4, total // 10), (16, total // 20)):
+            for clients, files in ((1, total // 2), (4, total // 4), (16, total // 8)):
                 path = f"{place.path}/{clients}"
                 os.mkdir(path)
                 done, seconds = fsbench("durable", path, files, clients)

@@ -3,15 +3,15 @@
 import argparse
 import importlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 
-import base
-import report
+sys.dont_write_bytecode = True
 
-MODES = ["files", "engines", "strata"]
+import base  # noqa: E402
+import report  # noqa: E402
+
+MODES = ["files", "engines", "strata", "scale", "trees"]
 
 
 def parse():
@@ -33,16 +33,22 @@ def parse():
 
 
 def scratch():
-    """A tmpfs of our own, and a directory on the disk that TMPDIR is on."""
-    disk = tempfile.mkdtemp(prefix="kegfs-bench.")
+    """The script's directory on the disk that TMPDIR is on, and a tmpfs of our own if we may."""
+    disk = os.environ["BENCH_SCRATCH"]
     ram = f"{disk}/ram"
+    os.mkdir(ram)
     if os.geteuid() == 0:
-        os.mkdir(ram)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90%,mode=700", "kegfs-bench", ram],
                        check=True)
-    else:
-        ram = tempfile.mkdtemp(prefix="kegfs-bench.", dir="/dev/shm")
     return disk, ram
+
+
+def unmount_left(below):
+    """After a failure: mounts of a user, which no namespace ends."""
+    with open("/proc/self/mounts") as file:
+        left = [line.split()[1] for line in file]
+    for path in reversed([path for path in left if path.startswith(f"{below}/")]):
+        subprocess.run(["fusermount3", "-uz", path], check=False)
 
 
 def main():
@@ -51,16 +57,13 @@ def main():
     options = base.Options(arguments)
     figures = report.Figures(options.mode, options.out)
     os.environ["LC_ALL"] = "C"
-    status = 0
     try:
         status = importlib.import_module(options.mode).run_mode(options, figures) or 0
         figures.write(options.only)
         print(figures.table(), flush=True)
     finally:
-        if os.geteuid() == 0:  # lazily: after a failure something may still be mounted below
-            subprocess.run(["umount", "-R", "-l", options.ram], check=False)
-        shutil.rmtree(options.ram, ignore_errors=True)
-        shutil.rmtree(options.disk, ignore_errors=True)
+        if os.geteuid() != 0:
+            unmount_left(options.disk)
     return status
 
 

@@ -39,10 +39,10 @@ class Figures:
         other = self.get(peer_what, peer) if peer else None
         ratio = mine / other if other else None
         judged, target, met = None, "", ""
-        for bound, sign, value, form in ((most, "at most", ratio, "{:g} x"),
-                                         (least, "at least", ratio, "{:g} x"),
-                                         (limit, "at most", mine, "{:g}"),
-                                         (floor, "at least", mine, "{:g}")):
+        for bound, sign, value, form in ((most, "at most", ratio, "{:.3g} x"),
+                                         (least, "at least", ratio, "{:.3g} x"),
+                                         (limit, "at most", mine, "{:,.7g}"),
+                                         (floor, "at least", mine, "{:,.7g}")):
             if bound is not None and value is not None:
                 target = f"{sign} {form.format(bound)}"
                 judged = value <= bound if sign == "at most" else value >= bound
@@ -75,7 +75,8 @@ class Figures:
                     writer.writerow([self.mode, what, place, self.units[what], i, f"{value:.6g}"])
         with open(f"{base}.md", "w") as file:
             file.write(self.table())
-        self.plot(base)
+        if self.mode != "quick":
+            self.plot(base)
 
     def plot(self, base):
         """Bars of the medians, a cluster for each figure, one chart for each unit."""

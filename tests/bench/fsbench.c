@@ -4,8 +4,8 @@
  * below DIR, as plain system calls. Each client is a process with a directory of its own, which
  * holds FILES files of BYTES bytes (or will: "create" and its like make them). Operations that can
  * be done again to the same files are, until LEAST milliseconds have passed, because short bursts
- * mislead. Prints how many operations were done and how many seconds they took, all clients
- * together.
+ * mislead. FSBENCH_NAME is the length of a name (8). Prints how many operations were done and how
+ * many seconds they took, all clients together.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -39,10 +39,12 @@ static _Noreturn void die(const char *what, const char *path)
 
 /* ---- System calls that must succeed ---- */
 
+static int digits = 7; /* of a name, which is a letter longer */
+
 static const char *path_of(const struct client *c, char kind, long i)
 {
     static char path[PATH_MAX];
-    (void)snprintf(path, sizeof path, "%s/%c%07ld", c->dir, kind, i);
+    (void)snprintf(path, sizeof path, "%s/%c%0*ld", c->dir, kind, digits, i);
     return path;
 }
 
@@ -100,6 +102,13 @@ static void do_append(const struct client *c, long i)
     int fd = must_open(path, O_WRONLY | O_APPEND);
     must_write(fd, c->out, 100);
     check(close(fd), "close", path);
+}
+
+/* All to one file. */
+static void do_grow(const struct client *c, long i)
+{
+    (void)i;
+    do_append(c, 0);
 }
 
 static void do_replace(const struct client *c, long i)
@@ -276,6 +285,7 @@ static const struct operation {
     {"durable", do_durable, false, false},
     {"truncate", do_truncate, true, false},
     {"append", do_append, true, false},
+    {"grow", do_grow, false, false},
     {"replace", do_replace, true, false},
     {"stat", do_stat, true, false},
     {"read", do_read, true, false},
@@ -407,6 +417,8 @@ int main(int argc, char **argv)
     int clients = (int)number(argc, argv, 4, 1);
     model.bytes = (size_t)number(argc, argv, 5, 8192);
     double least = (double)number(argc, argv, 6, 0) * 1e-3;
+    if (getenv("FSBENCH_NAME"))
+        digits = atoi(getenv("FSBENCH_NAME")) - 1;
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
         if (strcmp(operations[i].name, argv[1]) == 0) {
             measure(&operations[i], &model, clients, least);
