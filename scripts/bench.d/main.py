@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -57,6 +58,7 @@ def main():
     options = base.Options(arguments)
     figures = report.Figures(options.mode, options.out)
     os.environ["LC_ALL"] = "C"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         status = importlib.import_module(options.mode).run_mode(options, figures) or 0
         figures.write(options.only)
