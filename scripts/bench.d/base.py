@@ -26,8 +26,19 @@ class Options:
         self.size = arguments.size
         self.out = os.path.abspath(arguments.out)
         self.only = arguments.only
+        self.end = time.monotonic() + arguments.seconds if arguments.seconds else 0
         self.ram = arguments.ram  # a directory on a tmpfs of our own
         self.disk = arguments.disk  # a directory on the real disk
+
+    def each_round(self):
+        """Their numbers; fewer, but one, if another would take longer than --seconds allows."""
+        begin = time.monotonic()
+        for i in range(self.rounds):
+            yield i
+            mean = (time.monotonic() - begin) / (i + 1)
+            if self.end and time.monotonic() + mean > self.end:
+                say(f"no time for more than {i + 1} rounds")
+                break
 
     def size_or(self, default):
         return self.size or default

@@ -46,7 +46,7 @@ def sync_round(options, figures, engine, threads):
 
 
 def run_mode(options, figures):
-    for i in range(options.rounds):
+    for i in options.each_round():
         for engine in ("keg", "rocksdb", "lmdb"):
             say(f"engines: round {i + 1}, {engine}")
             for size in VALUES:

@@ -66,7 +66,7 @@ def durable(options, figures):
     theirs = (Directory("ext4", f"{options.disk}/plain") if on_ext4(options.disk)
               else Ext4(options.disk, 2048))
     total = options.size_or(4000)
-    for i in range(options.rounds):
+    for i in options.each_round():
         say(f"files: durable, round {i + 1}")
         for place in (ours, theirs):
             place.open()
@@ -94,7 +94,7 @@ def run_mode(options, figures):
               Kegfs(options.ram, "spin"), Null(options.ram, "spin")]
     names = [step[0] for step in STEPS]
     if any(options.wanted(name) for name in names):
-        for i in range(options.rounds):
+        for i in options.each_round():
             for place in places:
                 say(f"files: round {i + 1}, {place.name}")
                 one_round(place, options, figures)

@@ -20,6 +20,7 @@ def parse():
     parser.add_argument("mode", nargs="?", choices=MODES)
     parser.add_argument("--quick", action="store_true", help="counts alone, against limits")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=0, help="stop after a round that ends then")
     parser.add_argument("--size", type=int, default=0, help="files or keys; each mode has its own")
     parser.add_argument("--only", default="", metavar="NAME,...", help="figures that begin so")
     parser.add_argument("--out", default=f"{base.TOP}/build-test/bench", metavar="DIR")
@@ -28,8 +29,8 @@ def parse():
         arguments.mode = "quick"
     if not arguments.mode:
         parser.error("which mode? " + ", ".join(MODES) + " or --quick")
-    if arguments.rounds < 1 or arguments.size < 0:
-        parser.error("--rounds is at least 1, --size at least 0")
+    if arguments.rounds < 1 or min(arguments.size, arguments.seconds) < 0:
+        parser.error("--rounds is at least 1, --size and --seconds at least 0")
     return arguments
 
 

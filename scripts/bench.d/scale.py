@@ -43,7 +43,7 @@ def keys_round(options, figures, keys):
 def scale_of_keys(options, figures):
     sizes = [n for n in (10 ** 5, 10 ** 6, 10 ** 7) if n <= options.size_or(MOST)]
     sizes = sizes or [options.size]
-    for i in range(options.rounds):
+    for i in options.each_round():
         for keys in sizes:
             # The largest takes a minute: one round in five.
             if keys < 10 ** 7 or i % 5 == 0:
@@ -91,7 +91,7 @@ def mount_of_files(options, figures):
     place.kill()
     killed = f"{options.ram}/killed"
     shutil.copytree(place.store, killed)
-    for i in range(options.rounds):
+    for i in options.each_round():
         say(f"scale: mounts, round {i + 1}")
         remove(place.store)
         shutil.copytree(killed, place.store)

@@ -14,7 +14,7 @@ PHASES = {"load": "put 8 KiB, new keys", "overwrite": "overwrite a quarter of th
 def run_mode(options, figures):
     keys = options.size_or(20000)
     engines = ["keg"] + (["lmdb"] if "lmdb" in run(KEGBENCH, "--help") and has_lmdb(options) else [])
-    for i in range(options.rounds):
+    for i in options.each_round():
         for engine in engines:
             say(f"strata: round {i + 1}, {engine}")
             directory = fresh_directory(f"{options.ram}/{engine}")

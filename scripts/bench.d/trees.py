@@ -91,7 +91,7 @@ def tree_round(place, options, figures, source, count):
 def trees(options, figures):
     source, count, size = make_tree(options, options.size_or(10000))
     places = [Kegfs(options.ram), Ext4(options.ram, 4096), Null(options.ram, "uring")]
-    for i in range(options.rounds):
+    for i in options.each_round():
         for place in places:
             say(f"trees: round {i + 1}, {place.name}")
             tree_round(place, options, figures, source, count)
@@ -127,7 +127,7 @@ def order(options, figures):
             place.cold()  # what was delayed is there then
             figures.add("space", place.name, (used(place) - before) / files / 1024 + 0.25,
                         "KiB a file")
-    for i in range(options.rounds):
+    for i in options.each_round():
         for place in places:
             say(f"trees: order, round {i + 1}, {place.name}")
             place.cold()
@@ -151,7 +151,7 @@ def used(place):
 def big(options, figures):
     mib = 512
     places = [Kegfs(options.ram), Ext4(options.ram, 4096)]
-    for i in range(options.rounds):
+    for i in options.each_round():
         for place in places:
             say(f"trees: one big file, round {i + 1}, {place.name}")
             place.open()
