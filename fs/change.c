@@ -112,6 +112,9 @@ static struct keg_bytes read_target(struct change *change, const struct inode *i
         return (struct keg_bytes){0};
     keys_inode(&key, inode->ino);
     ssize_t n = keg_read(change->volume->keg, keys_bytes(&key), 0, text, inode->size);
+    const bool damaged = n == -EBADMSG || n == -EIO;
+    if (damaged && inode->nlink == 0) /* a damaged link can be removed */
+        return (struct keg_bytes){0};
     if (n < 0 || (uint64_t)n != inode->size)
         change_fail(change, volume_error(change->volume, inode->ino, n < 0 ? (int)n : -EBADMSG));
     return (struct keg_bytes){text, inode->size};
@@ -164,9 +167,12 @@ void change_inode(struct change *change, const struct inode *inode)
         return;
     }
     struct keg_bytes target = {0};
-    if (S_ISLNK(inode->mode) && inode->size)
+    struct inode record = *inode;
+    if (S_ISLNK(inode->mode) && inode->size) {
         target = read_target(change, inode);
-    change_new_inode(change, inode, target);
+        record.size = target.len; /* 0: it could not be read, and nobody shall read it again */
+    }
+    change_new_inode(change, &record, target);
     if (inode->stale) {
         change_orphan(change, KEYS_ORPHAN_CONTENT, inode->stale);
         add_note(change, NOTE_WORK, (struct work){WORK_CONTENT, inode->stale});

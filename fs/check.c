@@ -32,10 +32,10 @@ static bool pass_progress(void *arg, uint64_t done, uint64_t total)
     return c->progress && c->progress(c->progress_arg, done, total);
 }
 
-static struct check_finding *add(struct collector *c)
+static struct check_finding *add(struct collector *c, uint64_t *total)
 {
     struct check_result *r = c->result;
-    r->total++;
+    ++*total;
     if (r->kept >= CHECK_KEPT)
         return NULL;
     if (r->kept == c->room) {
@@ -57,30 +57,47 @@ static struct check_finding *add(struct collector *c)
     return &r->findings[r->kept++];
 }
 
+/* Of what was added last. */
+static void keep_key(struct collector *c, struct keg_bytes bytes)
+{
+    struct key *key = &c->keys[c->result->kept - 1];
+    if (bytes.len && (key->data = malloc(bytes.len))) {
+        memcpy(key->data, bytes.data, bytes.len);
+        key->len = bytes.len;
+    }
+    c->no_memory = c->no_memory || (bytes.len && !key->data);
+}
+
 static void found_in_store(void *arg, const struct keg_finding *f)
 {
     struct collector *c = arg;
-    struct check_finding *mine = add(c);
+    struct check_finding *mine = add(c, &c->result->total);
     if (!mine)
         return;
-    struct key *key = &c->keys[c->result->kept - 1];
     *mine = (struct check_finding){.segment = f->segment,
                                    .offset = f->offset,
                                    .in_store = true,
                                    .live = f->live,
                                    .text = strdup(f->text)};
-    if (f->key.len && (key->data = malloc(f->key.len))) {
-        memcpy(key->data, f->key.data, f->key.len);
-        key->len = f->key.len;
-    }
-    if (!mine->text || (f->key.len && !key->data))
-        c->no_memory = true;
+    c->no_memory = c->no_memory || !mine->text;
+    keep_key(c, f->key);
+}
+
+static void known_lost(void *arg, struct keg_bytes key, const char *text)
+{
+    struct collector *c = arg;
+    struct check_finding *mine = add(c, &c->result->known);
+    if (!mine)
+        return;
+    *mine = (struct check_finding){.live = true, .known = true, .text = strdup(text)};
+    c->no_memory = c->no_memory || !mine->text;
+    keep_key(c, key);
 }
 
 static void found_in_tree(void *arg, const char *text)
 {
     struct collector *c = arg;
-    struct check_finding *mine = add(c);
+    struct check_finding *mine = add(c, &c->result->total);
     if (!mine)
         return;
     mine->live = true;
@@ -116,11 +133,13 @@ int check_run(struct keg *keg, struct volume *volume, keg_progress_fn *progress,
     struct collector c = {.result = result, .progress = progress, .progress_arg = arg};
     ssize_t n = keg_check(keg, found_in_store, pass_progress, &c);
     if (n >= 0)
+        n = volume_check(volume, found_in_tree, &c);
+    if (n >= 0)
+        n = volume_lost(volume, known_lost, &c);
+    if (n >= 0)
         describe(&c, volume);
     for (size_t i = 0; i < result->kept; i++)
         free(c.keys[i].data);
-    if (n >= 0)
-        n = volume_check(volume, found_in_tree, &c);
     free(c.keys);
     return n < 0 ? (int)n : c.no_memory ? -ENOMEM : 0;
 }
@@ -146,17 +165,21 @@ void check_print(const struct check_result *r, FILE *out)
                     f->live ? "" : ", nothing live");
         putc('\n', out);
     }
-    if (r->total > r->kept)
-        fprintf(out, "... and %" PRIu64 " more\n", r->total - r->kept);
+    if (r->total + r->known > r->kept)
+        fprintf(out, "... and %" PRIu64 " more\n", r->total + r->known - r->kept);
     if (r->total)
         fprintf(out, "%" PRIu64 " finding%s\n", r->total, r->total == 1 ? "" : "s");
-    else
+    else if (!r->known)
         fputs("sound\n", out);
+    if (r->known)
+        fprintf(out, "%s%" PRIu64 " known to be lost since a repair: overwrite or remove %s\n",
+                r->total ? "" : "sound, but not whole: ", r->known, r->known == 1 ? "it" : "them");
 }
 
 void check_print_json(const struct check_result *r, FILE *out)
 {
-    fprintf(out, "{\"total\": %" PRIu64 ", \"findings\": [", r->total);
+    fprintf(out, "{\"total\": %" PRIu64 ", \"known_lost\": %" PRIu64 ", \"findings\": [", r->total,
+            r->known);
     for (size_t i = 0; i < r->kept; i++) {
         const struct check_finding *f = &r->findings[i];
         fprintf(out, "%s\n  {\"text\": ", i ? "," : "");
@@ -168,7 +191,8 @@ void check_print_json(const struct check_result *r, FILE *out)
             fputs("null", out);
         if (f->in_store)
             fprintf(out, ", \"segment\": %" PRIu64 ", \"offset\": %" PRIu64, f->segment, f->offset);
-        fprintf(out, ", \"live\": %s}", f->live ? "true" : "false");
+        fprintf(out, ", \"live\": %s, \"known_lost\": %s}", f->live ? "true" : "false",
+                f->known ? "true" : "false");
     }
     fputs("]}\n", out);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A whole check: every byte of the store (keg_check), with each damaged key turned into the path of
- * the file it belongs to, then the tree (volume_check).
+ * the file it belongs to, then the tree (volume_check), and what a repair has left as lost, which
+ * is no finding.
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -18,11 +19,13 @@ struct check_finding {
     uint64_t segment, offset;
     bool in_store; /* segment and offset mean something */
     bool live;     /* contents or a name are hit, not something already replaced or deleted */
+    bool known;    /* lost, and known to be: no finding */
 };
 struct check_result {
     struct check_finding *findings;
     size_t kept;
-    uint64_t total;
+    uint64_t total; /* findings */
+    uint64_t known; /* pieces known to be lost */
 };
 
 /* 0 when it came to an end, whatever it found; -ECANCELED, -ENOMEM, or what keg_check gives. The

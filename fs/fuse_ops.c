@@ -237,6 +237,14 @@ static unsigned set_bits(int to_set)
     return set;
 }
 
+/* With -o sync, too, a truncation to zero waits for the write that follows, to be in one frame with
+ * it. */
+static bool is_emptied(const struct stat *st, int to_set)
+{
+    const int others = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID;
+    return to_set & FUSE_SET_ATTR_SIZE && st->st_size == 0 && !(to_set & others);
+}
+
 static void setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
                     struct fuse_file_info *fi)
 {
@@ -260,7 +268,7 @@ static void setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
         return;
     }
     int err = volume_setattr(d->volume, ino, set_bits(to_set), &new, &attr);
-    reply_attr_of(req, reply_durable(d, err, ino), &attr);
+    reply_attr_of(req, is_emptied(st, to_set) ? err : reply_durable(d, err, ino), &attr);
 }
 
 /* ---- Contents ---- */

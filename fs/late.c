@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A seek may wait for WRITEs, which may need a worker (-o sync) or an entry of a ring: seeks must
- * never have them all. */
+/* What has the kernel forget pages may wait for WRITEs of them, which may need a worker (-o sync)
+ * or an entry of a ring. Workers are left by workers.c; of entries, seeks must never have them all.
+ */
 enum { MOST_SEEKING = 16 };
 
 /* A request under way. Its memory is the job's; text is what libfuse's buffer held. */
@@ -27,8 +28,8 @@ static void run(struct workers_job *job)
     free(late);
 }
 
-/* False: there is no memory, and that was the reply. */
-static bool hand_over(fuse_req_t req, uint64_t ino, const char *text, size_t len,
+/* waits: for WRITEs. False: there is no memory, and that was the reply. */
+static bool hand_over(fuse_req_t req, uint64_t ino, const char *text, size_t len, bool waits,
                       void (*answer)(struct late *late, struct fuse_ops_daemon *daemon))
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
@@ -37,7 +38,8 @@ static bool hand_over(fuse_req_t req, uint64_t ino, const char *text, size_t len
         fuse_reply_err(req, ENOMEM);
         return false;
     }
-    *late = (struct late){.job.run = run, .req = req, .answer = answer, .ino = ino, .len = len};
+    *late = (struct late){
+        .job = {.run = run, .waits = waits}, .req = req, .answer = answer, .ino = ino, .len = len};
     memcpy(late->text, text, len);
     late->text[len] = '\0';
     workers_run(d->workers, &late->job);
@@ -54,7 +56,7 @@ void late_sync(fuse_req_t req, uint64_t ino)
     if (control_owns(ino))
         fuse_reply_err(req, 0);
     else
-        hand_over(req, ino, "", 0, answer_sync);
+        hand_over(req, ino, "", 0, false, answer_sync);
 }
 
 static void answer_invalidate(struct late *late, struct fuse_ops_daemon *d)
@@ -66,7 +68,7 @@ static void answer_invalidate(struct late *late, struct fuse_ops_daemon *d)
 
 void late_invalidate(fuse_req_t req, uint64_t ino)
 {
-    hand_over(req, ino, "", 0, answer_invalidate);
+    hand_over(req, ino, "", 0, true, answer_invalidate);
 }
 
 struct seek {
@@ -139,7 +141,7 @@ void late_seek(fuse_req_t req, uint64_t ino, uint64_t offset, int whence)
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
     const struct seek seek = {offset, whence};
     bool many = atomic_fetch_add(&d->seeking, 1) >= MOST_SEEKING;
-    if (!many && hand_over(req, ino, (const char *)&seek, sizeof seek, answer_seek))
+    if (!many && hand_over(req, ino, (const char *)&seek, sizeof seek, true, answer_seek))
         return;
     atomic_fetch_sub(&d->seeking, 1);
     if (many)
@@ -155,7 +157,7 @@ static void answer_lookup(struct late *late, struct fuse_ops_daemon *d)
 
 void late_lookup(fuse_req_t req, uint64_t dir, const char *name)
 {
-    hand_over(req, dir, name, strlen(name), answer_lookup);
+    hand_over(req, dir, name, strlen(name), false, answer_lookup);
 }
 
 static void answer_write(struct late *late, struct fuse_ops_daemon *d)
@@ -171,7 +173,7 @@ void late_write(fuse_req_t req, uint64_t ino, const char *command, size_t len)
     if (err)
         fuse_reply_err(req, -err);
     else
-        hand_over(req, ino, command, len, answer_write);
+        hand_over(req, ino, command, len, false, answer_write);
 }
 
 static void answer_setxattr(struct late *late, struct fuse_ops_daemon *d)
@@ -181,5 +183,5 @@ static void answer_setxattr(struct late *late, struct fuse_ops_daemon *d)
 
 void late_setxattr(fuse_req_t req, const char *name)
 {
-    hand_over(req, VOLUME_ROOT, name, strlen(name), answer_setxattr);
+    hand_over(req, VOLUME_ROOT, name, strlen(name), false, answer_setxattr);
 }

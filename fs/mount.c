@@ -46,6 +46,7 @@ struct server {
     struct fuse_session *session;
     pthread_t loop_thread;
     atomic_bool loop_ended;
+    bool detached; /* while files were open; set before the loop ends */
 };
 
 /* ---- Priming ---- */
@@ -134,6 +135,7 @@ static void *take_signals(void *arg)
         syncfs(fd); /* stores through shared mappings */
         close(fd);
     }
+    s->detached = true;
     end_loop(s); /* the end of the session detaches it */
     return NULL;
 }
@@ -302,6 +304,8 @@ static int serve(struct server *s)
     int err = open_store(s);
     if (!err) {
         err = serve_store(s);
+        if (s->detached)
+            volume_drop_staged(s->store.volume);
         int closed = openstore_close(&s->store);
         err = err ? err : closed;
     }
@@ -356,6 +360,11 @@ static int run_background(struct server *s, int ready)
     int err = prime(ready, s->paths->mountpoint);
     if (!err)
         return 0;
+    if (err ==
+        -ECONNREFUSED) { /* INIT was (transport.c); the line about it is in the system's log */
+        log_error("no transport=uring here: the kernel offers none");
+        return 1;
+    }
     if (err != -ECHILD) {
         log_error("mounted, but does not answer: %s: %s", s->paths->mountpoint, strerror(-err));
         return 1;

@@ -158,14 +158,22 @@ static int close_locked(struct volume *volume, uint64_t ino)
     return error;
 }
 
-int stage_close(struct volume *volume)
+static int drop_locked(struct volume *volume, uint64_t ino)
+{
+    struct inode inode;
+    if (load_staged(volume, ino, &inode))
+        give_up(volume, &inode);
+    return 0;
+}
+
+int stage_close(struct volume *volume, bool keep)
 {
     int first = 0;
     uint64_t ino;
     size_t left;
     while ((ino = inodes_first_held(volume, HELD_STAGED, UINT64_MAX, &left)) != 0) {
         inodes_lock_one(volume, ino);
-        int error = close_locked(volume, ino);
+        int error = keep ? close_locked(volume, ino) : drop_locked(volume, ino);
         inodes_unlock_one(volume, ino);
         first = first ? first : error;
     }

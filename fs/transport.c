@@ -160,6 +160,18 @@ static bool complete_init(const struct transport *t, const struct iovec *iov, in
     return true;
 }
 
+/* A mount that does not come about: its first request fails, and the loop ends. */
+static ssize_t refuse(struct transport *t, int fd, struct iovec *iov)
+{
+    struct fuse_out_header *out = iov[0].iov_base;
+    log_error("no transport=uring here: the kernel offers none");
+    t->refused = true;
+    out->error = -EOPNOTSUPP;
+    out->len = (uint32_t)(iov[0].iov_len = sizeof *out);
+    fuse_session_exit(t->session);
+    return writev(fd, iov, 1);
+}
+
 static void use_device(struct transport *t, const char *why)
 {
     log_warning("no FUSE over io_uring: %s; using /dev/fuse", why);
@@ -168,10 +180,13 @@ static void use_device(struct transport *t, const char *why)
 }
 
 /* INIT is answered before any other request comes. */
-static ssize_t reply_to_init(struct transport *t, int fd, const struct iovec *iov, int count)
+static ssize_t reply_to_init(struct transport *t, int fd, struct iovec *iov, int count)
 {
     const bool asked = complete_init(t, iov, count);
-    ssize_t n = writev(fd, iov, count);
+    ssize_t n;
+    if (t->uring && t->forced && !asked)
+        return refuse(t, fd, iov);
+    n = writev(fd, iov, count);
     if (n > 0 && asked) {
         transport_uring_go(t->uring);
     } else if (t->uring) {
@@ -282,7 +297,8 @@ static int libfuse_loop(struct transport *t)
 
 int transport_loop(struct transport *t)
 {
-    return t->kind == TRANSPORT_LIBFUSE ? libfuse_loop(t) : transport_device_loop(t);
+    int err = t->kind == TRANSPORT_LIBFUSE ? libfuse_loop(t) : transport_device_loop(t);
+    return t->refused ? -EOPNOTSUPP : err;
 }
 
 void transport_detach(struct transport *t)

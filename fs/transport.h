@@ -39,6 +39,7 @@ struct transport {
     uint64_t init_unique;          /* of the INIT request; no other can have it */
     uint32_t init_flags;           /* what the kernel offered with it */
     uint32_t init_flags2;
+    bool refused; /* the kernel offers no rings, and there may be nothing else */
 };
 
 /* After fuse_session_mount; the session's user data begins with the transport. -errno; a forced

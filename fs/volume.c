@@ -249,6 +249,12 @@ int volume_open(struct keg *keg, const struct volume_options *options, struct vo
     return 0;
 }
 
+void volume_drop_staged(struct volume *volume)
+{
+    if (!(volume->flags & VOLUME_READONLY))
+        (void)!stage_close(volume, false);
+}
+
 int volume_close(struct volume *volume)
 {
     int error = 0;
@@ -256,7 +262,7 @@ int volume_close(struct volume *volume)
         return 0;
     tend_stop(volume);
     if (!(volume->flags & VOLUME_READONLY)) {
-        error = stage_close(volume);
+        error = stage_close(volume, true);
         int truncated = tend_flush_all(volume, HELD_TRUNCATED);
         int lazy = tend_flush_all(volume, HELD_LAZY);
         error = error ? error : truncated ? truncated : lazy;

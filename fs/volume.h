@@ -189,6 +189,10 @@ KEG_CHECKED int volume_writer_open(struct volume *volume, uint64_t ino, bool cre
 KEG_CHECKED int volume_writer_flush(struct volume *volume, uint64_t ino);
 KEG_CHECKED int volume_writer_close(struct volume *volume, uint64_t ino);
 
+/* Those that write now never close, as their mount has gone: what is staged is given up, and each
+ * file keeps its old contents, as after a crash. Before volume_close. */
+void volume_drop_staged(struct volume *volume);
+
 /* Logs what is held back of ino (0: of all inodes, but nothing that is staged) and makes everything
  * durable. */
 KEG_CHECKED int volume_sync(struct volume *volume, uint64_t ino);
@@ -240,5 +244,10 @@ KEG_CHECKED ssize_t volume_repair(struct keg *keg, volume_repair_fn *told, void 
  */
 KEG_CHECKED ssize_t volume_check(struct volume *volume, void (*found)(void *arg, const char *text),
                                  void *arg);
+
+/* What a repair has left as lost, each piece given to lost (which may be NULL) with its key.
+ * Returns how many. -ENOMEM. */
+typedef void volume_lost_fn(void *arg, struct keg_bytes key, const char *text);
+KEG_CHECKED ssize_t volume_lost(struct volume *volume, volume_lost_fn *lost, void *arg);
 
 #endif

@@ -311,8 +311,9 @@ KEG_CHECKED int stage_commit(struct change *change, struct inode *inode);
 void stage_replace(struct change *change, struct inode *inode);
 /* A write to the inode failed, so that its staged contents must not be committed. */
 void stage_break(struct volume *volume, uint64_t ino, int error);
-/* Commits all that are staged, at the end; those that cannot be are given up. The first error. */
-KEG_CHECKED int stage_close(struct volume *volume);
+/* Commits all that are staged, at the end (keep false: none of them); those that cannot be are
+ * given up. The first error. */
+KEG_CHECKED int stage_close(struct volume *volume, bool keep);
 
 /* ---- orphans.c, tend.c: what is done later ---- */
 

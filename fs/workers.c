@@ -4,37 +4,79 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+struct queue {
+    struct workers_job *first, **last;
+};
+
 struct workers {
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* for all below but max */
     pthread_cond_t wake;
-    struct workers_job *first, **last; /* lock */
-    unsigned idle, queued, count, max; /* lock */
-    bool ending;                       /* lock */
+    struct queue ready, waiting; /* waiting: for a job of their kind to end */
+    unsigned idle, queued, count, max;
+    unsigned waits; /* jobs in `ready` or running that wait for others */
+    bool ending;
     pthread_t threads[];
 };
+
+static void add(struct queue *queue, struct workers_job *job)
+{
+    job->next = NULL;
+    *queue->last = job;
+    queue->last = &job->next;
+}
+
+static struct workers_job *take(struct queue *queue)
+{
+    struct workers_job *job = queue->first;
+    if (job)
+        queue->first = job->next;
+    if (!queue->first)
+        queue->last = &queue->first;
+    return job;
+}
+
+static void make_ready_locked(struct workers *w, struct workers_job *job)
+{
+    w->waits += job->waits;
+    add(&w->ready, job);
+    w->queued++;
+    pthread_cond_signal(&w->wake);
+}
+
+static bool may_wait_locked(const struct workers *w)
+{
+    return w->waits < (w->max + 1) / 2;
+}
+
+static void run_unlocked(struct workers *w, struct workers_job *job)
+{
+    const bool waits = job->waits;
+    w->queued--;
+    pthread_mutex_unlock(&w->lock);
+    job->run(job);
+    pthread_mutex_lock(&w->lock);
+    w->waits -= waits;
+    if (waits && (job = take(&w->waiting)))
+        make_ready_locked(w, job);
+}
 
 static void *work(void *arg)
 {
     struct workers *w = arg;
     pthread_mutex_lock(&w->lock);
     for (;;) {
-        struct workers_job *job = w->first;
-        if (!job) {
-            if (w->ending)
-                break;
+        struct workers_job *job = take(&w->ready);
+        if (job) {
+            run_unlocked(w, job);
+        } else if (w->ending && !w->waits) {
+            break;
+        } else {
             w->idle++;
             pthread_cond_wait(&w->wake, &w->lock);
             w->idle--;
-            continue;
         }
-        w->first = job->next;
-        if (!w->first)
-            w->last = &w->first;
-        w->queued--;
-        pthread_mutex_unlock(&w->lock);
-        job->run(job);
-        pthread_mutex_lock(&w->lock);
     }
+    pthread_cond_broadcast(&w->wake);
     pthread_mutex_unlock(&w->lock);
     return NULL;
 }
@@ -46,7 +88,8 @@ int workers_new(unsigned max_threads, struct workers **out)
         return -ENOMEM;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
-    w->last = &w->first;
+    w->ready.last = &w->ready.first;
+    w->waiting.last = &w->waiting.first;
     w->max = max_threads;
     *out = w;
     return 0;
@@ -64,11 +107,10 @@ void workers_run(struct workers *w, struct workers_job *job)
         job->run(job);
         return;
     }
-    job->next = NULL;
-    *w->last = job;
-    w->last = &job->next;
-    w->queued++;
-    pthread_cond_signal(&w->wake);
+    if (job->waits && !may_wait_locked(w))
+        add(&w->waiting, job);
+    else
+        make_ready_locked(w, job);
     pthread_mutex_unlock(&w->lock);
 }
 

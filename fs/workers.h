@@ -14,11 +14,13 @@ struct workers;
 struct workers_job {
     struct workers_job *next;
     void (*run)(struct workers_job *job);
+    bool waits; /* for other jobs: of these only half as many run as there may be threads */
 };
 
+/* At least two threads, so that some are left beside those that wait. */
 KEG_CHECKED int workers_new(unsigned max_threads, struct workers **out);
-/* Runs the job in a thread of the pool, in order of arrival. When no thread can be made, at once,
- * in the caller's. */
+/* Runs the job in a thread of the pool, in order of arrival; one that waits for others may come
+ * later. When no thread can be made, at once, in the caller's. */
 void workers_run(struct workers *workers, struct workers_job *job);
 /* Returns when all jobs are done and the threads have ended. NULL is allowed. */
 void workers_free(struct workers *workers);

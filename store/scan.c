@@ -13,7 +13,7 @@ int scan_init(struct scan *scan, struct keg_file *file, struct format_salt salt,
     scan->salt = salt;
     scan->end = end;
     scan->ordered = ordered;
-    scan->window = malloc(SCAN_WINDOW);
+    scan->window = malloc(end < SCAN_WINDOW ? (size_t)end + 1 : SCAN_WINDOW);
     return scan->window ? 0 : -ENOMEM;
 }
 

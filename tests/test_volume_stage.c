@@ -144,6 +144,23 @@ static void test_unmount_commits(void **state)
     expect_text(ino, 0, "new");
 }
 
+/* Whose mount has gone while they had the file open never close it. */
+static void test_detached_writers_commit_nothing(void **state)
+{
+    (void)state;
+    uint64_t ino = make_text("a", "old"), new = make_file("b"), before = keys();
+    open_truncate(ino);
+    write_text(ino, 0, "half of the new");
+    assert_int_equal(volume_writer_open(f.volume, new, true), 0);
+    write_text(new, 0, "half");
+    volume_drop_staged(f.volume);
+    assert_int_equal(staged(), 0);
+    reopen();
+    expect_text(ino, 0, "old");
+    assert_int_equal(get(new).size, 0);
+    assert_int_equal(keys(), before);
+}
+
 static void test_the_last_writer_commits(void **state)
 {
     (void)state;
@@ -492,6 +509,7 @@ int main(void)
         TEST(test_appending_is_not_staged),
         TEST(test_fsync_commits_and_ends_it),
         TEST(test_unmount_commits),
+        TEST(test_detached_writers_commit_nothing),
         TEST(test_the_last_writer_commits),
         TEST(test_flush_leaves_nothing_written_alone),
         TEST(test_truncated_again),

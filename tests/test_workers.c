@@ -61,6 +61,55 @@ static void test_run_together(void **state)
     pthread_barrier_destroy(&barrier);
 }
 
+struct waiter {
+    struct workers_job job;
+    pthread_mutex_t *lock;
+    pthread_cond_t *changed;
+    int *open; /* set by the one that all the others wait for */
+    int *done;
+    bool opens;
+};
+
+static void wait_or_open(struct workers_job *job)
+{
+    struct waiter *w = (struct waiter *)job;
+    pthread_mutex_lock(w->lock);
+    if (w->opens)
+        *w->open = 1;
+    pthread_cond_broadcast(w->changed);
+    while (!*w->open)
+        pthread_cond_wait(w->changed, w->lock);
+    ++*w->done;
+    pthread_mutex_unlock(w->lock);
+    free(w);
+}
+
+/* 32 releases that fail at once with -o sync: each has the kernel forget pages, which may wait for
+ * a WRITE, which needs a worker. However many wait, the job that they wait for gets a thread. */
+static void test_those_that_wait_leave_room(void **state)
+{
+    enum { THREADS = 4, JOBS = 32 };
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+    struct workers *workers;
+    int open = 0, done = 0;
+    (void)state;
+    assert_int_equal(workers_new(THREADS, &workers), 0);
+    for (int i = 0; i <= JOBS; i++) {
+        struct waiter *w = malloc(sizeof *w);
+        assert_non_null(w);
+        *w = (struct waiter){.job = {.run = wait_or_open, .waits = i < JOBS},
+                             .lock = &lock,
+                             .changed = &changed,
+                             .open = &open,
+                             .done = &done,
+                             .opens = i == JOBS};
+        workers_run(workers, &w->job);
+    }
+    workers_free(workers);
+    assert_int_equal(done, JOBS + 1);
+}
+
 static void test_nothing_to_do(void **state)
 {
     struct workers *workers;
@@ -75,6 +124,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_are_done),
         cmocka_unit_test(test_run_together),
+        cmocka_unit_test(test_those_that_wait_leave_room),
         cmocka_unit_test(test_nothing_to_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,12 +34,13 @@ static int compare(struct keg_bytes a, struct keg_bytes b)
 
 static void try_block(uint8_t *bytes, size_t len, struct format_salt salt, uint64_t offset)
 {
-    struct hint_cursor *cursor = malloc(sizeof(*cursor));
-    struct hint_block *block = malloc(sizeof(*block));
+    static struct hint_cursor cursors[1];
+    static struct hint_block blocks[1];
+    struct hint_cursor *cursor = cursors;
+    struct hint_block *block = blocks;
     struct hint_entry entry;
     int n;
 
-    FUZZ_CHECK(cursor && block);
     hint_block_init(block);
     if (hint_cursor_init(cursor, bytes, len, salt, offset) == 0) {
         while ((n = hint_cursor_next(cursor, &entry)) == 1) {
@@ -55,8 +56,6 @@ static void try_block(uint8_t *bytes, size_t len, struct format_salt salt, uint6
             FUZZ_CHECK(block->len == len && memcmp(block->bytes, bytes, len) == 0);
         }
     }
-    free(cursor);
-    free(block);
 }
 
 static void as_block(uint8_t *bytes, size_t len, bool repair)

@@ -117,6 +117,27 @@ equal "small" $'new\nappended' "$(cat "$MNT/small")"
 equal "synced" whole "$(cat "$MNT/synced")"
 equal "target" renamed "$(cat "$MNT/target")"
 
+step "SIGTERM while files are open: the old contents, and none of the new by half"
+cat "$old" >"$MNT/file"
+python3 - "$MNT" "$(daemon_pid)" "$STORE" <<'PYTHON'
+import os, signal, sys, time
+top = sys.argv[1]
+half = open(top + "/file", "wb", buffering=0)
+half.write(b"x" * 300000)
+created = open(top + "/half", "wb", buffering=0)
+created.write(b"x" * 300000)
+closed = open(top + "/closed", "wb", buffering=0)
+closed.write(b"whole")
+closed.close()
+os.kill(int(sys.argv[2]), signal.SIGTERM)
+while os.path.exists("/proc/" + sys.argv[2]):
+    time.sleep(0.01)
+PYTHON
+keg_mount -o commit=close
+cmp "$MNT/file" "$old"
+equal "half" "" "$(cat "$MNT/half")"
+equal "closed" whole "$(cat "$MNT/closed")"
+
 step "unmount commits, and the tree is sound"
 cp -p "$new" "$MNT/file"
 [ "$(requests OPEN)" -gt 0 ] && [ "$(requests FLUSH)" -gt 0 ] || fail "no OPEN or no FLUSH"

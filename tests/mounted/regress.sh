@@ -137,3 +137,26 @@ END
 refused 1 "cannot list: /: a path would be longer" "$KEGFS" ls "$STORE"
 keg_umount
 refused 1 "cannot list: /: a path would be longer" "$KEGFS" ls "$STORE"
+
+step "-o sync: a truncation waits for its write, too"
+# If the test is held up for half a second before the kill, the truncation is logged alone.
+kept=0
+for round in 1 2 3 4 5; do
+    keg_mount -o sync
+    echo old >"$MNT/synced"
+    python3 - "$MNT/synced" "$(daemon_pid)" <<'PYTHON'
+import os, signal, sys
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC)
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+PYTHON
+    unmount_lazily "$MNT"
+    keg_mount
+    case $(cat "$MNT/synced") in
+    old) kept=$((kept + 1)) ;;
+    "") ;;
+    *) fail "round $round: neither old nor empty" ;;
+    esac
+    echo new >"$MNT/synced"
+    keg_umount
+done
+[ $kept -gt 0 ] || fail "each truncation was logged by itself"

@@ -46,6 +46,12 @@ before=$(md5sum <"$file")
 repair
 says '^/d/large: its value is lost'
 equal "the damaged segment" "$before" "$(md5sum <"$file.damaged")"
+"$KEGFS" check "$STORE" >"$T/said" || fail "a repaired store is sound"
+says '^/d/large: a part of its contents is lost'
+says '^sound, but not whole: 1 known to be lost'
+"$KEGFS" check --json "$STORE" >"$T/said"
+python3 -c 'import json,sys; r = json.load(open(sys.argv[1])); assert r["known_lost"] == 1 and r["total"] == 0 and r["findings"][0]["known_lost"], r' \
+    "$T/said"
 keg_mount
 equal "whole files" "$count" "$(whole)"
 if cat "$MNT/d/large" >"$T/read" 2>"$T/why"; then fail "lost bytes were served"; fi
@@ -55,7 +61,39 @@ echo new >"$MNT/d/large"
 equal "overwritten" new "$(cat "$MNT/d/large")"
 compact
 keg_umount
-"$KEGFS" check "$STORE"
+equal "said" sound "$("$KEGFS" check "$STORE")"
+
+step "a damaged symbolic link does not read; rm removes it, or a repair"
+use_copy
+keg_mount
+target=$(text where-it-leads)
+ln -s "$target" "$MNT/d/link"
+ln -s "$target" "$MNT/d/link2"
+keg_umount
+read -r file offset <<<"$(find_bytes "$target")"
+flip "$file" $((offset + 5))
+python3 - "$file" "$target" $((offset + 20)) <<'PYTHON'
+import sys
+data = bytearray(open(sys.argv[1], "rb").read())
+at = data.find(sys.argv[2].encode()) # the second one is whole yet
+assert at >= 0
+data[at + 5] ^= 1
+open(sys.argv[1], "wb").write(data)
+PYTHON
+unreadable() {
+    if readlink "$MNT/d/$1" >"$T/read"; then fail "a damaged link was read: $1"; fi
+    python3 -c 'import errno, os, sys
+try: os.readlink(sys.argv[1])
+except OSError as e: assert e.errno == errno.EIO, e' "$MNT/d/$1"
+    rm "$MNT/d/$1"
+    [ ! -L "$MNT/d/$1" ] || fail "$1 is still there"
+}
+keg_mount
+unreadable link
+keg_umount
+repair
+says 'the text of the symbolic link is lost: removed'
+equal "said" sound "$("$KEGFS" check "$STORE")"
 
 step "lost record heads, no hint: a gap is told of, all else is whole"
 use_copy

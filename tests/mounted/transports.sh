@@ -291,6 +291,21 @@ refused 1 "no transport=uring here" python3 "$T/without.py" "$KEGFS" mount "$STO
 echo N >"$T/N"
 off="mount --bind '$T/N' /sys/module/fuse/parameters/enable_uring && exec '$KEGFS' mount '$STORE' '$MNT'"
 refused 1 "switched off" unshare -m sh -c "$off -o transport=uring"
+# Switched on when it is looked at, and not offered by the kernel: what is forced, fails all the same.
+# The switch is the whole machine's, so this is no test to have others beside it.
+on=$(cat "$uring_switch")
+echo Y >"$T/Y"
+if [ "$SCALE" = full ] && [ -w "$uring_switch" ]; then
+    lying="mount --bind '$T/Y' $uring_switch && exec '$KEGFS' mount '$STORE' '$MNT'"
+    echo N >"$uring_switch"
+    status=0
+    unshare -m sh -c "$lying -o transport=uring" >"$T/said" 2>&1 || status=$?
+    echo "$on" >"$uring_switch"
+    cat "$T/said" >&2
+    equal "status of a mount without what is forced" 1 "$status"
+    grep -q "no transport=uring here" "$T/said" || fail "it does not say why"
+    ! is_mounted || fail "mounted, and said that it failed"
+fi
 
 step "descriptors for some of the rings"
 declare -A seen=()
