@@ -13,7 +13,7 @@ mkdir "$models"
 contents() { python3 "$top/tests/mounted/contents.py" "$1" "$MNT" "$models" "${@:2}"; }
 
 options() { # ROUND: small segments, so that there are many; by turns with two options
-    local more=("" ,commit=close "" ,writeback)
+    local more=("" ",commit=close" "" ",writeback")
     echo "segment_size=$((64 << $1 % 3))K${more[$1 % 4]}"
 }
 
