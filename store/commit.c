@@ -11,7 +11,8 @@
  *
  * Durability is a second stage, with no hold on the first: a caller that wants it waits until
  * `durable` has passed what was `appended` when it came. One of those waiting syncs for all; what
- * it acknowledges is what had been appended before its sync began. Appends go on meanwhile.
+ * it acknowledges is what had been appended before its sync began. Appends go on meanwhile. The
+ * syncer does so every few MiB, or a seal would have to wait for a whole segment to be written.
  *
  * Failures. Sequence numbers are spent when they are assigned and never used again, since a failed
  * append may be on disk all the same. After -ENOSPC what it left is cut off, the frames that free
@@ -29,13 +30,15 @@
 #include "roll.h"
 #include "segment.h"
 #include "space.h"
+#include "tender.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    GROUP_BYTES = 4 << 20, /* a leader takes no further frame once it has this much */
-    OVERSTAY = 2,          /* a full disk lets the active segment grow to so many times its size */
+    GROUP_BYTES = 4 << 20,  /* a leader takes no further frame once it has this much */
+    WRITE_BEHIND = 4 << 20, /* each time that so many bytes were appended, they are synced */
+    OVERSTAY = 2,           /* a full disk lets the active segment grow to so many times its size */
 };
 
 struct waiter {
@@ -297,6 +300,7 @@ struct tally {
 static void extend_log(struct keg *keg, const struct tally *tally, uint64_t bytes)
 {
     struct segment *active = keg->active;
+    bool write_behind;
 
     pthread_mutex_lock(&keg->sync_lock);
     if (!active->first_sequence)
@@ -304,8 +308,11 @@ static void extend_log(struct keg *keg, const struct tally *tally, uint64_t byte
     active->last_sequence = keg->next_sequence - 1;
     active->records += tally->records;
     atomic_store(&active->length, atomic_load(&active->length) + bytes);
+    write_behind = keg->appended / WRITE_BEHIND != (keg->appended + bytes) / WRITE_BEHIND;
     keg->appended += bytes;
     pthread_mutex_unlock(&keg->sync_lock);
+    if (write_behind)
+        tender_sync(keg);
     atomic_fetch_add(&keg->counters.frames, tally->frames);
     atomic_fetch_add(&keg->counters.puts, tally->puts);
     atomic_fetch_add(&keg->counters.deletes, tally->records - tally->puts);

@@ -200,6 +200,19 @@ static void compact(struct index_page *page)
     page->dead = 0;
 }
 
+void index_page_widen(union index_scratch *wide, const struct index_page *page)
+{
+    size_t shift = INDEX_PAGE_SCRATCH - page->size;
+
+    memcpy(wide->room, page, heads_end(page));
+    memcpy(wide->room + page->top + shift, bytes_const(page) + page->top,
+           (size_t)(page->size - page->top));
+    wide->page.size = INDEX_PAGE_SCRATCH;
+    wide->page.top = (uint16_t)(page->top + shift);
+    for (size_t i = 0; i < page->count; i++)
+        wide->page.heads[i] += (uint32_t)shift; /* a place, in the lower half */
+}
+
 /* Room for a body and, if asked for, a head; the caller knows that the page has it. */
 static size_t take(struct index_page *page, size_t len, size_t head)
 {

@@ -49,6 +49,8 @@ struct index_spot {
 void index_page_init(struct index_page *page, uint16_t size, uint8_t level);
 /* Copies a page of INDEX_PAGE_SIZE over this one; slab stays as it is. */
 void index_page_assign(struct index_page *page, const union index_scratch *from);
+/* A copy with room for one entry more. */
+void index_page_widen(union index_scratch *wide, const struct index_page *page);
 void index_page_find(const struct index_page *page, struct keg_bytes key, struct index_spot *spot);
 size_t index_page_live(const struct index_page *page); /* bytes in use behind the struct */
 size_t index_page_room(const struct index_page *page); /* bytes that can hold more */

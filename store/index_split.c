@@ -131,24 +131,6 @@ static size_t deal_inner(const struct index_page *full, struct index_page *left,
     return reader.key_len;
 }
 
-/* A copy of the page with room for one entry more. */
-static void widen(union index_scratch *wide, const struct index_page *page)
-{
-    struct index_writer writer;
-    bool fits;
-
-    index_page_init(&wide->page, INDEX_PAGE_SCRATCH, page->level);
-    wide->page.first = page->first;
-    if (!page->level)
-        wide->page.base = page->base;
-    wide->page.run = page->run;
-    wide->page.last = page->last;
-    index_page_write(&writer, &wide->page);
-    fits = index_page_copy(&writer, page, 0, page->count, true);
-    assert(fits);
-    (void)fits;
-}
-
 static void grow_root(struct index *index, struct keg_bytes separator, struct index_page *right)
 {
     struct index_page *root = index_tree_take(index, (uint8_t)(index->root->level + 1));
@@ -180,7 +162,7 @@ static void insert_above(struct index *index, const struct index_path *path, siz
         assert(!spot.exact && spot.pos == path->child[level]);
         if (index_page_insert(page, separator, &spot, payload))
             return;
-        widen(&wide, page);
+        index_page_widen(&wide, page);
         fits = index_page_insert(&wide.page, separator, &spot, payload);
         assert(fits);
         (void)fits;
@@ -214,7 +196,7 @@ int index_split_put(struct index *index, const struct index_path *path, struct k
 
     if (err < 0)
         return err;
-    widen(&wide, leaf);
+    index_page_widen(&wide, leaf);
     if (spot->exact) {
         fits = index_page_replace(&wide.page, spot->pos, payload);
     } else {

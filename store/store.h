@@ -132,7 +132,7 @@ struct keg {
     bool have_threads;
     pthread_mutex_t tender_lock;
     pthread_cond_t tender_wake;
-    bool tender_work; /* tender_lock */
+    bool tender_work, sync_work; /* tender_lock */
     _Atomic bool stopping;
     _Atomic bool space_low; /* what frees space has to wait for compaction */
     _Atomic bool squeezed;  /* a put met the reserve: compact what can be had */

@@ -34,7 +34,8 @@ static void *run_syncer(void *arg)
 
     while (!atomic_load(&keg->stopping)) {
         pthread_mutex_lock(&keg->tender_lock);
-        rest(keg, keg->sync_interval_ms, NULL);
+        rest(keg, keg->sync_interval_ms, &keg->sync_work);
+        keg->sync_work = false;
         pthread_mutex_unlock(&keg->tender_lock);
         err = commit_sync(keg);
         if (err)
@@ -100,6 +101,14 @@ void tender_kick(struct keg *keg)
 {
     pthread_mutex_lock(&keg->tender_lock);
     keg->tender_work = true;
+    pthread_cond_broadcast(&keg->tender_wake);
+    pthread_mutex_unlock(&keg->tender_lock);
+}
+
+void tender_sync(struct keg *keg)
+{
+    pthread_mutex_lock(&keg->tender_lock);
+    keg->sync_work = true;
     pthread_cond_broadcast(&keg->tender_wake);
     pthread_mutex_unlock(&keg->tender_lock);
 }

@@ -12,5 +12,7 @@ KEG_CHECKED int tender_start(struct keg *keg); /* -EAGAIN, -ENOMEM */
 void tender_stop(struct keg *keg);
 /* There may be work: a segment was sealed, or space is short. */
 void tender_kick(struct keg *keg);
+/* Much was appended: the log is to be synced before the sync interval is over. */
+void tender_sync(struct keg *keg);
 
 #endif
