@@ -25,6 +25,7 @@
  * around append and apply without the queue (no shared writes, and no order among waiters).
  */
 #include "commit.h"
+#include "ahead.h"
 #include "frame.h"
 #include "hints.h"
 #include "roll.h"
@@ -374,6 +375,8 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
             break;
     }
     err = make_place(keg, bytes);
+    if (!err)
+        err = ahead_write(keg, bytes);
     if (err == -ENOSPC && atomic_load(&keg->active->length) < OVERSTAY * keg->segment_size) {
         /* A disk too full to roll does not stop what frees space. */
         refuse_puts(leader, last);
@@ -480,13 +483,15 @@ int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned
 /* ---- Syncing ---- */
 
 /* One sync for all that wait. sync_lock held, and let go meanwhile. */
-static void sync_once(struct keg *keg)
+static void sync_once(struct keg *keg, bool asked)
 {
     struct segment *active = keg->active;
     uint64_t appended = keg->appended, length = atomic_load(&active->length);
     struct keg_file *file;
     int err;
 
+    if (asked)
+        atomic_store(&keg->sync_bytes, appended - keg->durable);
     keg->syncing = true;
     segment_ref(active);
     pthread_mutex_unlock(&keg->sync_lock);
@@ -510,7 +515,7 @@ static void sync_once(struct keg *keg)
     segment_unref(keg, active);
 }
 
-int commit_sync(struct keg *keg)
+static int sync_all(struct keg *keg, bool asked)
 {
     uint64_t target;
     int err = 0;
@@ -526,8 +531,18 @@ int commit_sync(struct keg *keg)
         else if (keg->syncing)
             pthread_cond_wait(&keg->synced, &keg->sync_lock);
         else
-            sync_once(keg);
+            sync_once(keg, asked);
     }
     pthread_mutex_unlock(&keg->sync_lock);
     return err;
+}
+
+int commit_sync(struct keg *keg)
+{
+    return sync_all(keg, true);
+}
+
+int commit_behind(struct keg *keg)
+{
+    return sync_all(keg, false);
 }

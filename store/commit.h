@@ -10,6 +10,8 @@ KEG_CHECKED int commit_ops(struct keg *keg, const struct keg_op *ops, size_t cou
 
 /* As keg_sync. */
 KEG_CHECKED int commit_sync(struct keg *keg);
+/* The same, and nobody waits for it. */
+KEG_CHECKED int commit_behind(struct keg *keg);
 
 /* Seals the active segment, if it has frames, and begins the next. */
 KEG_CHECKED int commit_roll(struct keg *keg);

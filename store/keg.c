@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ahead.h"
 #include "commit.h"
 #include "compact.h"
 #include "frame.h"
@@ -235,6 +236,7 @@ int keg_close(struct keg *keg)
     if (atomic_load(&keg->poisoned))
         err = -EIO;
     if (!keg_writable(keg)) {
+        ahead_cut(keg);
         err = commit_sync(keg);
         hint = err ? 0 : hints_active(keg);
         if (!err && !hint)

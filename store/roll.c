@@ -40,6 +40,7 @@ static int seal_file(struct keg *keg, struct segment *segment)
 {
     int err = segment_write_footer(keg, segment, segment->file);
 
+    keg->ahead_end = 0; /* the footer's end is the file's */
     if (err && err != -ENOSPC && err != -EDQUOT)
         keg_poison(keg, "sealing", segment->id, err);
     return err;
@@ -89,6 +90,7 @@ static void switch_active(struct keg *keg, struct segment *new)
 {
     pthread_mutex_lock(&keg->sync_lock);
     keg->active = new;
+    keg->ahead_end = 0;
     keg->durable = keg->appended;
     pthread_mutex_unlock(&keg->sync_lock);
 }
@@ -130,6 +132,7 @@ void roll_cut(struct keg *keg)
     uint64_t length = atomic_load(&active->length), size;
     int err = env_size(active->file, &size);
 
+    keg->ahead_end = 0;
     if (!err && size > length) {
         hold_syncs(keg);
         err = env_seal(active->file, length);

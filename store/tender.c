@@ -37,7 +37,7 @@ static void *run_syncer(void *arg)
         rest(keg, keg->sync_interval_ms, &keg->sync_work);
         keg->sync_work = false;
         pthread_mutex_unlock(&keg->tender_lock);
-        err = commit_sync(keg);
+        err = commit_behind(keg);
         if (err)
             break; /* poisoned, and said so; there is nothing left to sync */
     }
