@@ -51,10 +51,10 @@ for buffering in true false; do
     timeout 900 postmark >"$T/log" 2>&1 <<POSTMARK
 set location $dir
 set seed 42
-set number $(scaled 50 200 20000)
+set number $(scaled 50 200 5000)
 set subdirectories 10
 set size 100 200000
-set transactions $(scaled 100 300 50000)
+set transactions $(scaled 100 300 12000)
 set buffering $buffering
 run
 quit
