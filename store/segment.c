@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void segment_name(uint64_t id, char *out)
 {
@@ -152,6 +153,14 @@ void segment_free_all(struct keg *keg)
     free(keg->members);
 }
 
+/* A quarter of what the process may have: as much is for hints (load.c), the rest for others. */
+static uint32_t files_max(void)
+{
+    long files = sysconf(_SC_OPEN_MAX);
+
+    return files > 0 && files / 4 < SEGMENT_FILES_MAX ? (uint32_t)files / 4 : SEGMENT_FILES_MAX;
+}
+
 /* Closes the file unused for longest. files_lock held. */
 static bool close_one_locked(struct keg *keg)
 {
@@ -173,7 +182,7 @@ static int open_locked(struct keg *keg, struct segment *segment)
     int err;
 
     segment_name(segment->id, name);
-    if (keg->files_open >= SEGMENT_FILES_MAX)
+    if (keg->files_open >= files_max())
         close_one_locked(keg);
     do
         err = env_open(keg->env, name, ENV_READ, &segment->file);

@@ -23,7 +23,8 @@ void segment_ref(struct segment *segment);
 void segment_unref(struct keg *keg, struct segment *segment);
 
 /* The file, opened for reading if it is not; segment_release lets go of it. The caller has a
- * reference. At most SEGMENT_FILES_MAX stay open without a user. */
+ * reference. At most SEGMENT_FILES_MAX, and a quarter of the process's descriptors,
+ * stay open without a user. */
 enum { SEGMENT_FILES_MAX = 512 };
 KEG_CHECKED int segment_file(struct keg *keg, struct segment *segment, struct keg_file **out);
 void segment_release(struct keg *keg, struct segment *segment);
