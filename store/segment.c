@@ -38,9 +38,9 @@ static int free_slot(struct keg *keg, uint32_t *slot)
     struct segment **slots;
     uint32_t count = keg->slot_count ? 2 * keg->slot_count : 16;
 
-    for (uint32_t i = 0; i < keg->slot_count; i++) {
+    for (uint32_t i = keg->slots_used; i < keg->slot_count; i++) {
         if (!keg->slots[i]) {
-            *slot = i;
+            *slot = keg->slots_used = i;
             return 0;
         }
     }
@@ -49,7 +49,7 @@ static int free_slot(struct keg *keg, uint32_t *slot)
         return -ENOMEM;
     for (uint32_t i = keg->slot_count; i < count; i++)
         slots[i] = NULL;
-    *slot = keg->slot_count;
+    *slot = keg->slots_used = keg->slot_count;
     keg->slots = slots;
     keg->slot_count = count;
     return 0;
@@ -82,6 +82,8 @@ void segment_retire(struct keg *keg, struct segment *segment, bool doom)
 {
     pthread_rwlock_wrlock(&keg->index_lock);
     keg->slots[segment->slot] = NULL;
+    if (segment->slot < keg->slots_used)
+        keg->slots_used = segment->slot;
     pthread_rwlock_unlock(&keg->index_lock);
     if (doom)
         atomic_store(&segment->doomed, true);

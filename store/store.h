@@ -112,6 +112,7 @@ struct keg {
     bool tombstones; /* recovery: the index holds some */
     struct segment **slots;
     uint32_t slot_count;
+    uint32_t slots_used; /* all before this one are */
     uint64_t live_bytes;
 
     /* files_lock */
