@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from base import KEGFS, drop_caches, fresh_directory, remove, run, tool
+from base import KEGFS, drop_caches, fresh_directory, load_program, remove, run, tool
 
 
 def cpu_ns(pid):
@@ -39,6 +39,7 @@ class Kegfs:
     def cold(self):
         self.umount()
         drop_caches()
+        load_program(KEGFS)
         self.mount()
 
     def pid(self):

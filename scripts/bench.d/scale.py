@@ -5,7 +5,8 @@ import shutil
 import subprocess
 import time
 
-from base import drop_caches, fresh_directory, fsbench, remove, run, say, tool
+from base import (KEGFS, drop_caches, fresh_directory, fsbench, load_program, remove, run, say,
+                  tool)
 from places import Kegfs
 
 MOST = 10 ** 7  # keys; a tenth of it is the number of files
@@ -35,6 +36,7 @@ def keys_round(options, figures, keys):
         if prepare:
             prepare(directory, keys // 10)
         drop_caches()
+        load_program(tool("scale"))
         opened = dict((n, v) for n, v, _ in figures_of(run(tool("scale"), "open", directory)))
         figures.add(name, place, opened["open"], "ms")
     remove(directory)
@@ -66,6 +68,7 @@ def scale_of_keys(options, figures):
 
 def timed_mount(place):
     drop_caches()
+    load_program(KEGFS)
     begin = time.monotonic()
     place.mount()
     os.stat(f"{place.path}/files")
