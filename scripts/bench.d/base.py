@@ -110,9 +110,14 @@ def on_ext4(path):
     return run("findmnt", "-n", "-o", "FSTYPE", "-T", path).strip() == "ext4"
 
 
+pin_one = False  # a lone client stays on the first CPU
+
+
 def fsbench(operation, directory, files=1000, clients=1, size=8192, least=0):
     """Runs tests/bench/fsbench.c; returns operations done and seconds."""
-    done, seconds = run(tool("fsbench"), operation, directory, files, clients, size, least).split()
+    place = ["taskset", "-c", "0"] if pin_one and clients == 1 else []
+    done, seconds = run(*place, tool("fsbench"), operation, directory, files, clients, size,
+                        least).split()
     return int(done), float(seconds)
 
 

@@ -23,6 +23,7 @@ def parse():
     parser.add_argument("--seconds", type=int, default=0, help="stop after a round that ends then")
     parser.add_argument("--size", type=int, default=0, help="files or keys; each mode has its own")
     parser.add_argument("--only", default="", metavar="NAME,...", help="figures that begin so")
+    parser.add_argument("--pin", action="store_true", help="files: a lone client keeps to one CPU")
     parser.add_argument("--out", default=f"{base.TOP}/build-test/bench", metavar="DIR")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -57,6 +58,7 @@ def main():
     arguments = parse()
     arguments.disk, arguments.ram = scratch()
     options = base.Options(arguments)
+    base.pin_one = arguments.pin
     figures = report.Figures(options.mode, options.out)
     os.environ["LC_ALL"] = "C"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
