@@ -5,7 +5,6 @@
 #
 # A sparse image on a small filesystem that others fill: the ext4 in it has free blocks, and its
 # disk has none, so that what was written cannot be written back.
-OWN_MOUNTS=${OWN_MOUNTS:-wanted}
 . "$(dirname "$0")/lib.sh"
 need_root
 

@@ -5,7 +5,6 @@
 #
 # KILLS sets the number of kills, TEST_SEED the seed. A writer whose call was aborted proves that
 # something was under way; a kill without one does not count, and there may be few of them.
-OWN_MOUNTS=${OWN_MOUNTS:-wanted}
 . "$(dirname "$0")/lib.sh"
 
 kills=${KILLS:-$(scaled 2 8 500)}

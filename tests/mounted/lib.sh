@@ -7,12 +7,17 @@
 #           transport of what keg_mount mounts
 # and fails by the first command that fails, or by `fail`.
 #
-# A test that says OWN_MOUNTS=${OWN_MOUNTS:-wanted} before is run, as root, in a mount namespace of
-# its own: no stranger's df, find or namespace then holds what it is about to unmount.
+# As root it is run in a mount namespace of its own: a namespace that another test makes meanwhile
+# would have copies of its mounts, and a daemon lives as long as any of them. For the same reason it
+# lets go of those that it has of others'.
 set -euo pipefail
 
-if [ "${OWN_MOUNTS-}" = wanted ] && [ "$(id -u)" -eq 0 ]; then
+if [ "${OWN_MOUNTS-}" != had ] && [ "$(id -u)" -eq 0 ] && unshare --mount true 2>/dev/null; then
     OWN_MOUNTS=had exec unshare --mount --propagation private bash "$0" "$@"
+fi
+if [ "${OWN_MOUNTS-}" = had ]; then
+    awk '$3 == "fuse.kegfs" { print $2 }' /proc/self/mounts | tac |
+        while IFS= read -r mount; do umount -l "$(printf %b "$mount")" || true; done
 fi
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

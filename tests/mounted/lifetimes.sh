@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # locks and lifetimes: signals under load, a busy or vanished mountpoint, a store taken away
-OWN_MOUNTS=${OWN_MOUNTS:-wanted}
 . "$(dirname "$0")/lib.sh"
 export LC_ALL=C
 seed=${TEST_SEED:-$RANDOM$RANDOM}

@@ -6,7 +6,6 @@
 # A filesystem in a file, cut off by its shutdown ioctl without a flush of its journal: what it had
 # not synced is gone. CUTS sets how many cuts are to count: those in which unsynced bytes of the
 # store were lost. TEST_SEED sets the seed.
-OWN_MOUNTS=${OWN_MOUNTS:-wanted}
 . "$(dirname "$0")/lib.sh"
 need_root
 

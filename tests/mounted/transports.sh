@@ -1,12 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # each transport: large and late requests, signals, ways to unmount, limits, what cannot be had
-#
-# In a mount namespace of its own: a test that makes one meanwhile would have a copy of our mounts,
-# and a daemon lives as long as any.
-if [ -z "${KEGFS_UNSHARED:-}" ] && [ "$(id -u)" -eq 0 ]; then
-    KEGFS_UNSHARED=1 exec unshare -m bash "$0"
-fi
 . "$(dirname "$0")/lib.sh"
 need_root
 

@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # a store of an ordinary user's, mounted by that user: who gets in, and what is said if not
-if [ "$(id -u)" -eq 0 ] && [ -z "${KEGFS_TEST_NAMESPACE-}" ]; then
-    # With a /dev/fuse, an /etc/fuse.conf and users of the test's own.
-    KEGFS_TEST_NAMESPACE=1 exec unshare --mount --propagation private bash "$0" "$@"
-fi
 . "$(dirname "$0")/lib.sh"
 need_root
 command -v fusermount3 >/dev/null || skip "needs fusermount3"
 
+# With a /dev/fuse, an /etc/fuse.conf and users of the test's own.
+[ "${OWN_MOUNTS-}" = had ] || skip "needs a mount namespace"
 user=54321 other=54322
 mkdir "$T/bin" "$T/home" "$T/dev"
 mount -t tmpfs -o dev none "$T/dev"
