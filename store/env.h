@@ -68,7 +68,9 @@ struct env_ops {
      * at length or before it. Never retried after a failure. */
     int (*seal)(struct keg_file *file, uint64_t length);
 
-    /* Up to len bytes from offset; returns how many, fewer only at the end of the file. */
+    /* Up to len bytes from offset; returns how many, fewer only at the end of the file. -EIO is the
+     * one code for bytes that cannot be read, whatever the system calls it: those who read around
+     * such places know them by it. Any other error (-ENOMEM, -EINVAL) says nothing of the bytes. */
     ssize_t (*read)(struct keg_file *file, uint64_t offset, void *buf, size_t len);
     int (*size)(struct keg_file *file, uint64_t *size);
 

@@ -290,6 +290,19 @@ static int posix_seal(struct keg_file *f, uint64_t length)
     return rc;
 }
 
+/* A medium that fails is EIO through the page cache, and much else through O_DIRECT, where the
+ * block layer's own code comes through: each is -EIO here. Metadata that do not fit their
+ * checksums, too, leave a file that cannot be read. */
+static int read_error(int error)
+{
+    static const int medium[] = {ENODATA, EILSEQ,    EREMOTEIO, EBADE,
+                                 ENOLINK, ETIMEDOUT, EBADMSG,   EUCLEAN};
+
+    for (size_t i = 0; i < sizeof medium / sizeof *medium; i++)
+        error = error == medium[i] ? EIO : error;
+    return -error;
+}
+
 static ssize_t read_cached(int fd, uint64_t offset, char *buf, size_t len)
 {
     size_t done = 0;
@@ -300,7 +313,7 @@ static ssize_t read_cached(int fd, uint64_t offset, char *buf, size_t len)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return -errno;
+            return read_error(errno);
         if (n == 0)
             break;
         done += (size_t)n;
@@ -326,7 +339,7 @@ static ssize_t read_direct(const struct posix_file *file, uint64_t offset, char 
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
-            int rc = -errno;
+            int rc = read_error(errno);
 
             free(bounce);
             return rc;

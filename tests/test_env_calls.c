@@ -23,6 +23,7 @@ static char failing;       /* the call of that letter gives EIO */
 static bool trouble;       /* reads and writes are short or interrupted in turn */
 static unsigned disturbed; /* how many were */
 static bool no_direct;     /* O_DIRECT can be opened, but not read */
+static int read_error;     /* what every other read fails with, if not 0 */
 
 /* Notes a call; whether it fails. */
 static bool called(char letter)
@@ -100,6 +101,10 @@ WRAP(ssize_t, pread64, (int fd, void *buf, size_t len, off_t at))
         errno = EINVAL;
         return -1;
     }
+    if (read_error) {
+        errno = read_error;
+        return -1;
+    }
     if (!direct && interrupted(&len))
         return -1;
     return __real_pread64(fd, buf, len, at);
@@ -145,6 +150,7 @@ static int setup(void **state)
         return -1;
     failing = 0;
     trouble = no_direct = false;
+    read_error = 0;
     memset(journal, 0, sizeof journal);
     snprintf(fixture->dir, sizeof fixture->dir, "%s/kegfs-calls-XXXXXX", dir ? dir : "/var/tmp");
     if (!mkdtemp(fixture->dir))
@@ -295,6 +301,36 @@ static void test_uncached_without_direct(void **state)
     want_calls("s");
 }
 
+/* What O_DIRECT gives for a medium that fails is one code to all above; what is no such failure
+ * stays what it is. */
+static void test_unreadable(void **state)
+{
+    static const int errors[] = {EIO,     ENODATA, EILSEQ,    EREMOTEIO, EBADE,
+                                 ENOLINK, EBADMSG, ETIMEDOUT, EUCLEAN};
+    struct keg_env *env = env_of(state);
+    struct keg_file *files[3];
+    char buf[5];
+
+    assert_int_equal(env_replace(env, "m", "bytes", 5), 0);
+    assert_int_equal(env_open(env, "m", ENV_READ, &files[0]), 0);
+    assert_int_equal(env_open(env, "m", ENV_UNCACHED, &files[1]), 0);
+    no_direct = true;
+    assert_int_equal(env_open(env, "m", ENV_UNCACHED, &files[2]), 0);
+    no_direct = false;
+    for (size_t f = 0; f < 3; f++) {
+        for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+            read_error = errors[i];
+            assert_int_equal(env_read(files[f], 0, buf, sizeof buf), -EIO);
+            assert_int_equal(env_read_all(files[f], 0, buf, sizeof buf), -EIO);
+        }
+        read_error = ENOMEM;
+        assert_int_equal(env_read(files[f], 0, buf, sizeof buf), -ENOMEM);
+        read_error = 0;
+        assert_int_equal(env_read(files[f], 0, buf, sizeof buf), sizeof buf);
+        env_close(files[f]);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
 int main(void)
@@ -305,6 +341,7 @@ int main(void)
         TEST(errors),
         TEST(short_and_interrupted),
         TEST(uncached_without_direct),
+        TEST(unreadable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
