@@ -168,16 +168,18 @@ static bool closes(const struct segment *segment, const struct scan *scan, enum 
            scan->footer.last_sequence == segment->last_sequence;
 }
 
-/* Heads from `from` on, as far as the segment counts as sealed. Damage is stepped over. */
+/* Heads from *from on, as far as the segment counts as sealed, in a file that goes on up to `size`.
+ * Damage is stepped over. *from is then where the last frame ends: in one that is not sealed that
+ * has to be `end`, else nobody would find what is appended there. */
 static int load_heads(struct keg *keg, struct segment *segment, struct keg_file *file,
-                      uint64_t from, uint64_t end)
+                      uint64_t *from, uint64_t end, uint64_t size)
 {
     bool damaged = false;
     struct format_frame frame;
-    enum scan_found found;
+    enum scan_found found = SCAN_END;
     struct scan scan;
     int err =
-        scan_init(&scan, file, segment_salt(keg, segment->id), end, segment->kind == FORMAT_LOG);
+        scan_init(&scan, file, segment_salt(keg, segment->id), size, segment->kind == FORMAT_LOG);
 
     if (err)
         return err;
@@ -186,24 +188,27 @@ static int load_heads(struct keg *keg, struct segment *segment, struct keg_file 
             segment->last_sequence > segment->before ? segment->last_sequence : segment->before;
     scan.salvage = true; /* zeros are no heads, so what cannot be read is damage */
     scan.hurried = !keg->salvage;
-    while (from < end) {
-        err = scan_look(&scan, from, &found);
+    while (*from < end) {
+        err = scan_look(&scan, *from, &found);
         if (err || found == SCAN_END || found == SCAN_FOOTER)
             break;
         if (found == SCAN_FRAME) {
             err = recover_frame(keg, segment, &scan);
-            from = scan_next(&scan);
+            *from = scan_next(&scan);
         } else {
             if (!damaged)
-                recover_say_damage(keg, segment, &scan, from);
+                recover_say_damage(keg, segment, &scan, *from);
             damaged = true;
-            err = scan_search(&scan, from + 1, &from, &frame);
+            err = scan_search(&scan, *from + 1, from, &frame);
+            if (*from > end)
+                *from = end;
         }
         if (err)
             break;
     }
-    if (!err && segment->sealed && !damaged && !closes(segment, &scan, found, from))
-        recover_say_damage(keg, segment, &scan, from);
+    if (!err && !damaged &&
+        (segment->sealed ? !closes(segment, &scan, found, *from) : *from != end))
+        recover_say_damage(keg, segment, &scan, *from < end ? *from : end);
     scan_free(&scan);
     return err;
 }
@@ -405,14 +410,14 @@ static int load_accepted(struct keg *keg, const struct member *members, size_t c
 static int finish_sealed(struct keg *keg, struct member *member, struct keg_file *file)
 {
     struct segment *segment = member->segment;
-    uint64_t length = atomic_load(&segment->length), covered = segment->hint_len;
-    uint64_t last = member->listed->last_sequence;
+    uint64_t length = atomic_load(&segment->length), last = member->listed->last_sequence;
+    uint64_t from = segment->hint_len ? segment->hint_len : FORMAT_SEGMENT_SIZE;
     char name[ENV_NAME_MAX + 1];
     int err = 0;
 
-    if (covered < length) {
+    if (segment->hint_len < length) {
         keg->recovered_segments++;
-        err = load_heads(keg, segment, file, covered ? covered : FORMAT_SEGMENT_SIZE, length);
+        err = load_heads(keg, segment, file, &from, length, length);
         if (err)
             return err;
     }
@@ -433,14 +438,16 @@ static int finish_active(struct keg *keg, struct member *member, struct keg_file
 {
     struct segment *segment = member->segment;
     uint64_t hinted = segment->hint_len, covered = member->listed->length, size;
+    uint64_t from = hinted ? hinted : FORMAT_SEGMENT_SIZE;
     int err = env_size(file, &size);
 
     if (!err && hinted < covered)
-        err = load_heads(keg, segment, file, hinted ? hinted : FORMAT_SEGMENT_SIZE,
-                         covered < size ? covered : size);
+        err = load_heads(keg, segment, file, &from, covered < size ? covered : size, size);
     if (err)
         return err;
     segment->covered = hinted > covered ? hinted : covered;
+    if (hinted < covered && from > covered)
+        segment->covered = from;
     if (segment->covered > size)
         keg_set_readonly(keg,
                          "%08" PRIu64 ".data: is %" PRIu64 " bytes long, MANIFEST says %" PRIu64

@@ -348,6 +348,17 @@ static bool sequences_fit(const struct segment *segment, const struct manifest_s
            (!m->sealed || segment->last_sequence >= m->last_sequence);
 }
 
+/* Of an active one: the manifest called something durable that is no frame's end, and frames are
+ * sound there all the same. The store cannot go on from there, but from that frame's end. */
+static void verify_durable(struct repair *repair, const struct segment *segment)
+{
+    if (segment->sealed || segment->hint_len == segment->covered ||
+        segment->covered == entry_of(repair, segment)->length)
+        return;
+    repair_note(repair, segment->id, "MANIFEST has it end inside a frame");
+    repair->publish = true;
+}
+
 static int verify_all(struct repair *repair, bool *again)
 {
     struct keg *keg = repair->keg;
@@ -368,6 +379,8 @@ static int verify_all(struct repair *repair, bool *again)
             err = -EBADMSG;
         if (!err && (segment->sealed || segment->covered <= atomic_load(&segment->length)))
             err = verify_hint(repair, segment, again);
+        if (!err)
+            verify_durable(repair, segment);
         if (err != -EBADMSG)
             continue;
         repair->damaged[segment->slot] = true;

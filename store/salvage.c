@@ -129,14 +129,16 @@ static int find_end(struct walk *walk, uint64_t at, uint64_t *to, enum scan_foun
     }
 }
 
-/* end: where the frames end, at the latest. */
-static int walk_gaps(struct walk *walk, uint64_t at, uint64_t end)
+/* end: where the frames end, at the latest. *from is then where they do. */
+static int walk_gaps(struct walk *walk, uint64_t *from, uint64_t end)
 {
     enum scan_found found;
     uint64_t to;
     int err;
 
-    while (at < end) {
+    while (*from < end) {
+        uint64_t at = *from;
+
         err = scan_look(&walk->scan, at, &found);
         if (err || found == SCAN_END || found == SCAN_FOOTER)
             return err;
@@ -148,7 +150,7 @@ static int walk_gaps(struct walk *walk, uint64_t at, uint64_t end)
                 return err;
         }
         remember_frame(walk);
-        at = scan_next(&walk->scan);
+        *from = scan_next(&walk->scan);
     }
     return 0;
 }
@@ -190,7 +192,7 @@ static int file_gaps(struct walk *walk, const struct manifest_segment *m, struct
     walk->scan.salvage = true;
     if (m->kind == FORMAT_LOG)
         walk->scan.last_sequence = walk->low;
-    err = walk_gaps(walk, from, end);
+    err = walk_gaps(walk, &from, end);
     /* A tail with a sector that cannot be read ends there, torn or not. */
     if (!err && !m->sealed && atomic_load(&walk->segment->suspect) && end < size)
         err = gap_between(walk, end, size, NULL);

@@ -92,6 +92,7 @@ static const struct {
     {12, 1, 1, -EBADMSG},
     {15, 1, 1, -EBADMSG},
     {40, 8, 1ull << 63, -EBADMSG},
+    {40, 8, 4092, -EBADMSG}, /* no frame ends there */
     {48, 8, 0, -EBADMSG},
     {48, 8, 9, -EBADMSG}, /* fewer records than entries */
     {48, 8, 10, 0},

@@ -346,6 +346,138 @@ static void test_missing_segment_behind_its_hint(void **state)
     }
 }
 
+/* ---- A last frame without its padding ---- */
+
+/* A closed store of eleven keys whose segment ends with the last value, *len bytes. False: that is
+ * where it ended before, without padding. */
+static bool make_cut(struct fixture *fixture, size_t value_len, uint64_t *len)
+{
+    struct keg_info info;
+    uint8_t *data;
+    size_t size;
+
+    fixture_open(fixture);
+    fixture_put_all(fixture->keg, 0, 10);
+    assert_int_equal(keg_put(fixture->keg, fixture_text("last"), (struct keg_bytes){0},
+                             (struct keg_bytes){"a value", value_len}, 0),
+                     0);
+    assert_int_equal(keg_get(fixture->keg, fixture_text("last"), &info), 0);
+    assert_int_equal(keg_close(fixture->keg), 0);
+    *len = info.offset + value_len;
+    assert_int_equal(env_slurp(fixture->disk, "00000001.data", 1 << 24, &data, &size), 0);
+    assert_in_range(size - *len, 0, FORMAT_ALIGN - 1);
+    assert_int_equal(env_replace(fixture->disk, "00000001.data", data, *len), 0);
+    free(data);
+    return *len < size;
+}
+
+/* What was there counts, and what is appended after the repair is found again. */
+static void test_repair_of_cut_padding(void **state)
+{
+    struct keg_options options = {.segment_size = FIXTURE_SEGMENT};
+    unsigned padded = 0;
+    uint64_t len;
+
+    (void)state;
+    for (size_t value_len = 0; value_len < 8; value_len++) {
+        unsigned losses[8] = {0};
+        struct fixture fixture;
+
+        padded += make_cut(&fixture, value_len, &len);
+        assert_int_equal(env_remove(fixture.disk, SEGMENT_MANIFEST), 0);
+        assert_int_equal(keg_repair(fixture.disk, &options, count_losses, NULL, losses), 1);
+        assert_int_equal(losses[KEG_LOSS_RECORDS] + losses[KEG_LOSS_VALUE], 0);
+        for (unsigned round = 0; round < 2; round++) {
+            assert_int_equal(fixture_reopen(&fixture), 0);
+            assert_null(keg_readonly_reason(fixture.keg));
+            assert_int_equal(keg_check(fixture.keg, NULL, NULL, NULL), 0);
+            fixture_want_all(fixture.keg, 0, 10 + round);
+            assert_int_equal(keg_get(fixture.keg, fixture_text("last"), &(struct keg_info){0}), 0);
+            fixture_put_all(fixture.keg, 10 + round, 11 + round);
+            assert_int_equal(keg_hint(fixture.keg), 0);
+            if (round)
+                assert_int_equal(keg_close(fixture.keg), 0);
+            else
+                fixture_stop(&fixture, false);
+        }
+        assert_int_equal(keg_repair(fixture.disk, &options, NULL, NULL, NULL), 0);
+        fixture_free(&fixture);
+    }
+    assert_in_range(padded, 7, 8);
+}
+
+/* A MANIFEST of the one segment that there is, durable up to `length`. */
+static void write_manifest(struct fixture *fixture, uint64_t length)
+{
+    struct manifest_segment segment = {.id = 1, .kind = FORMAT_LOG, .length = length};
+    struct manifest manifest = {.next_segment = 2, .segments = &segment, .count = 1};
+    struct format_segment header;
+    uint8_t *data, bytes[1024];
+    size_t size;
+
+    assert_int_equal(env_slurp(fixture->disk, "00000001.data", 1 << 24, &data, &size), 0);
+    assert_int_equal(format_segment_decode(data, &header), 0);
+    free(data);
+    memcpy(manifest.store, header.store, sizeof manifest.store);
+    manifest_encode(bytes, &manifest);
+    assert_int_equal(env_replace(fixture->disk, SEGMENT_MANIFEST, bytes, manifest_size(1)), 0);
+    fixture_remove_hints(fixture);
+}
+
+/* A MANIFEST that calls such an end durable, as a repair that was cut off can have left it: nothing
+ * is appended there. */
+static void test_durable_without_padding(void **state)
+{
+    struct keg_options options = {.segment_size = FIXTURE_SEGMENT};
+    uint64_t len;
+
+    (void)state;
+    for (size_t value_len = 0; value_len < 8; value_len++) {
+        struct fixture fixture;
+        bool padded = make_cut(&fixture, value_len, &len);
+
+        write_manifest(&fixture, len);
+        assert_int_equal(fixture_reopen(&fixture), 0);
+        assert_true((keg_readonly_reason(fixture.keg) != NULL) == padded);
+        fixture_want_all(fixture.keg, 0, 10);
+        assert_int_equal(keg_close(fixture.keg), 0);
+        assert_int_equal(keg_repair(fixture.disk, &options, NULL, NULL, NULL), padded);
+        fixture_free(&fixture);
+    }
+}
+
+/* The same of one that calls durable what ends inside a frame, as the MANIFEST of another history
+ * can: the repair goes by the frames, and loses none. */
+static void test_durable_up_to_inside_a_frame(void **state)
+{
+    struct keg_options options = {.segment_size = FIXTURE_SEGMENT};
+    uint64_t len;
+
+    (void)state;
+    for (uint64_t back = 4; back < 400; back += 4) {
+        struct fixture fixture;
+        unsigned losses[8] = {0};
+        bool whole;
+
+        for (size_t value_len = 0; make_cut(&fixture, value_len, &len); value_len++) {
+            assert_int_not_equal(value_len, 7);
+            fixture_free(&fixture);
+        }
+        write_manifest(&fixture, len - back);
+        assert_int_equal(fixture_reopen(&fixture), 0);
+        whole = keg_readonly_reason(fixture.keg) == NULL; /* a frame's end, by chance */
+        assert_int_equal(keg_close(fixture.keg), 0);
+        assert_int_equal(keg_repair(fixture.disk, &options, count_losses, NULL, losses), !whole);
+        assert_int_equal(losses[KEG_LOSS_RECORDS] + losses[KEG_LOSS_VALUE], 0);
+        assert_int_equal(fixture_reopen(&fixture), 0);
+        assert_null(keg_readonly_reason(fixture.keg));
+        fixture_want_all(fixture.keg, 0, 10);
+        assert_int_equal(keg_get(fixture.keg, fixture_text("last"), &(struct keg_info){0}), 0);
+        assert_int_equal(keg_close(fixture.keg), 0);
+        fixture_free(&fixture);
+    }
+}
+
 /* ---- Check ---- */
 
 struct findings {
@@ -420,6 +552,9 @@ int main(void)
         cmocka_unit_test(test_repair_of_unreadable_zeros),
         cmocka_unit_test(test_repair_of_an_unreadable_tail),
         cmocka_unit_test(test_missing_segment_behind_its_hint),
+        cmocka_unit_test(test_repair_of_cut_padding),
+        cmocka_unit_test(test_durable_without_padding),
+        cmocka_unit_test(test_durable_up_to_inside_a_frame),
         cmocka_unit_test(test_check_finds_either_manifest),
         cmocka_unit_test(test_check_goes_on_past_unreadable),
     };
