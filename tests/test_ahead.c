@@ -2,6 +2,7 @@
 /* Zeros ahead of the log (store/ahead.c): when they are written, and that nobody takes them for
  * anything. What cuts and failures do to them, test_cuts and test_crash show. */
 #include "fixture.h"
+#include "space.h"
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -214,6 +215,55 @@ static void test_a_full_disk(void **state)
     end(&store);
 }
 
+static uint64_t free_on(struct store *store)
+{
+    struct env_space space;
+
+    assert_int_equal(env_space(store->disk, &space), 0);
+    return space.free;
+}
+
+/* A small store on a disk that others have filled but for the reserve and `room` bytes. */
+static void begin_near_full(struct store *store, uint64_t room)
+{
+    uint64_t filler;
+    uint8_t *bytes;
+
+    begin(store, 8 << 20);
+    put_synced(store, 0, 3);
+    assert_int_equal(keg_close(store->keg), 0);
+    open_store(store);
+    filler = free_on(store) - space_reserve(store->keg) - room;
+    bytes = calloc(1, filler);
+    assert_non_null(bytes);
+    assert_int_equal(env_replace(store->disk, "another's", bytes, filler), 0);
+    free(bytes);
+}
+
+/* Where puts have less room than the zeros would take, the reserve is not written to: all of the
+ * room is there for puts. */
+static void test_not_out_of_the_reserve(void **state)
+{
+    enum { ROOM = 40 << 10, SLACK = 8 << 10 }; /* the reserve grows with what is put */
+    struct store store;
+    unsigned n = 3;
+
+    (void)state;
+    begin_near_full(&store, ROOM);
+    while (put(&store, n, 1000, KEG_SYNC) == 0) {
+        assert_int_equal(size_of(&store, "00000001.data"), length_of(&store));
+        assert_true(free_on(&store) + SLACK > space_reserve(store.keg));
+        n++;
+    }
+    assert_in_range(n - 3, (ROOM - SLACK) / 1100, ROOM / 1000);
+    end(&store);
+    begin_near_full(&store, 200 << 10); /* where there is enough, they are written */
+    put_synced(&store, 3, 6);
+    assert_true(size_of(&store, "00000001.data") > length_of(&store) + 32 * 1000);
+    assert_true(free_on(&store) > space_reserve(store.keg));
+    end(&store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +272,7 @@ int main(void)
         cmocka_unit_test(test_after_a_kill),
         cmocka_unit_test(test_not_otherwise),
         cmocka_unit_test(test_a_full_disk),
+        cmocka_unit_test(test_not_out_of_the_reserve),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
