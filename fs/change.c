@@ -103,8 +103,10 @@ void change_new_inode(struct change *change, const struct inode *inode, struct k
     change_put(change, &key, (struct keg_bytes){meta, len}, target);
 }
 
-/* The text of a symbolic link is the value of its inode, so it goes along with every change. */
-static struct keg_bytes read_target(struct change *change, const struct inode *inode)
+/* The text of a symbolic link is the value of its inode, so it goes along with every change.
+ * loses: a link whose text is damaged goes on without it, in which case nothing is returned. What
+ * cannot be read today could be tomorrow, so it is kept for other names that the link has. */
+static struct keg_bytes read_target(struct change *change, const struct inode *inode, bool loses)
 {
     struct keys_key key;
     char *text = change_alloc(change, inode->size);
@@ -112,11 +114,14 @@ static struct keg_bytes read_target(struct change *change, const struct inode *i
         return (struct keg_bytes){0};
     keys_inode(&key, inode->ino);
     ssize_t n = keg_read(change->volume->keg, keys_bytes(&key), 0, text, inode->size);
-    const bool damaged = n == -EBADMSG || n == -EIO;
-    if (damaged && inode->nlink == 0) /* a damaged link can be removed */
+    if (inode->nlink == 0 && (n == -EBADMSG || n == -EIO))
         return (struct keg_bytes){0};
-    if (n < 0 || (uint64_t)n != inode->size)
-        change_fail(change, volume_error(change->volume, inode->ino, n < 0 ? (int)n : -EBADMSG));
+    if (n < 0 || (uint64_t)n != inode->size) {
+        int error = volume_error(change->volume, inode->ino, n < 0 ? (int)n : -EBADMSG);
+        if (loses && n == -EBADMSG)
+            return (struct keg_bytes){0};
+        change_fail(change, error);
+    }
     return (struct keg_bytes){text, inode->size};
 }
 
@@ -160,7 +165,7 @@ void change_work(struct change *change, enum work_kind kind, uint64_t id)
     add_note(change, NOTE_WORK, (struct work){kind, id});
 }
 
-void change_inode(struct change *change, const struct inode *inode)
+static void log_inode(struct change *change, const struct inode *inode, bool loses)
 {
     if (inode->staged) {
         change_staged(change, inode);
@@ -169,8 +174,8 @@ void change_inode(struct change *change, const struct inode *inode)
     struct keg_bytes target = {0};
     struct inode record = *inode;
     if (S_ISLNK(inode->mode) && inode->size) {
-        target = read_target(change, inode);
-        record.size = target.len; /* 0: it could not be read, and nobody shall read it again */
+        target = read_target(change, inode, loses);
+        record.size = target.len; /* 0: it is lost, and nobody shall read it again */
     }
     change_new_inode(change, &record, target);
     if (inode->stale) {
@@ -178,6 +183,16 @@ void change_inode(struct change *change, const struct inode *inode)
         add_note(change, NOTE_WORK, (struct work){WORK_CONTENT, inode->stale});
     }
     add_note(change, NOTE_LOGGED, (struct work){WORK_FLUSH, inode->ino});
+}
+
+void change_inode(struct change *change, const struct inode *inode)
+{
+    log_inode(change, inode, false);
+}
+
+void change_unlinked(struct change *change, const struct inode *inode)
+{
+    log_inode(change, inode, true);
 }
 
 void change_name(struct change *change, uint64_t dir, struct keg_bytes name, uint64_t ino,

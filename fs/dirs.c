@@ -370,7 +370,7 @@ static int remove_locked(struct volume *volume, uint64_t dir, struct keg_bytes n
     struct change change;
     change_begin(&change, volume);
     change_unname(&change, dir, name);
-    change_inode(&change, &inode);
+    change_unlinked(&change, &inode);
     if (inode.nlink == 0)
         change_orphan(&change, KEYS_ORPHAN_INODE, ino);
     change_inode(&change, &parent);

@@ -158,7 +158,7 @@ ssize_t volume_readlink(struct volume *volume, uint64_t ino, char *buf, size_t s
     if (!error && !S_ISLNK(inode.mode))
         error = -EINVAL;
     else if (!error && inode.size == 0)
-        error = -EIO; /* removed while its text was damaged (change.c) */
+        error = -EIO; /* a name of it was removed while its text was damaged (change.c) */
     if (!error) {
         n = keg_read(volume->keg, keys_bytes(&key), 0, buf, size);
         error = n < 0 ? volume_error(volume, ino, (int)n) : 0;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a repair has found lost and kept as such: records whose value is gone, and holes in the
- * contents of files that have no others. Reading it gives EIO; a check finds nothing wrong with it,
- * but nobody shall take such a volume for whole.
+ * contents of files that have no others; and symbolic links that have lost a damaged text along
+ * with one of several names. Reading it gives EIO; a check finds nothing wrong with it, but nobody
+ * shall take such a volume for whole.
  */
 #include "volume_internal.h"
 #include <string.h>
@@ -42,7 +43,11 @@ static int look_at_inode(struct losses *l, const struct keg_entry *entry)
     struct inode inode;
     bool gap = false;
     int error = 0;
-    if (keys_inode_decode(entry->meta, &inode) != 0 || !S_ISREG(inode.mode))
+    if (keys_inode_decode(entry->meta, &inode) != 0)
+        return 0;
+    if (S_ISLNK(inode.mode) && inode.size == 0 && inode.nlink) /* change.c */
+        tell(l, entry->key, "lost");
+    if (!S_ISREG(inode.mode))
         return 0;
     if (inode.flags & INODE_HOLES)
         error = has_gap(l->volume, &inode, &gap);

@@ -157,12 +157,14 @@ static int rename_locked(const struct rename *r)
         dirs_touch(to, r->replaced ? 0 : 1, now);
     }
     change_inode(&change, &moved);
-    if (r->replaced)
+    bool frees = r->replaced && !(r->flags & VOLUME_EXCHANGE);
+    if (frees)
+        change_unlinked(&change, &replaced);
+    else if (r->replaced)
         change_inode(&change, &replaced);
     change_inode(&change, &from);
     if (to != &from)
         change_inode(&change, to);
-    bool frees = r->replaced && !(r->flags & VOLUME_EXCHANGE);
     return change_commit(&change, frees ? KEG_FREEING : 0);
 }
 

@@ -245,8 +245,8 @@ KEG_CHECKED ssize_t volume_repair(struct keg *keg, volume_repair_fn *told, void 
 KEG_CHECKED ssize_t volume_check(struct volume *volume, void (*found)(void *arg, const char *text),
                                  void *arg);
 
-/* What a repair has left as lost, each piece given to lost (which may be NULL) with its key.
- * Returns how many. -ENOMEM. */
+/* What a repair (or unlinking one of several names of a damaged link) has left as lost, each piece
+ * given to lost (which may be NULL) with its key. Returns how many. -ENOMEM. */
 typedef void volume_lost_fn(void *arg, struct keg_bytes key, const char *text);
 KEG_CHECKED ssize_t volume_lost(struct volume *volume, volume_lost_fn *lost, void *arg);
 

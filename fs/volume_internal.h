@@ -205,7 +205,10 @@ void change_delete(struct change *change, const struct keys_key *key);
 /* The inode as it is now, and an orphan key for its stale contents. Of a staged inode, all but what
  * belongs to the contents; that stays in memory. Locked exclusively. */
 void change_inode(struct change *change, const struct inode *inode);
-/* The same where only the contents changed: nothing of a staged inode is logged. */
+/* The same of one that has lost a name: that works for a symbolic link with a damaged text, too,
+ * whose other names are then left without any (its size is 0, and reading it -EIO). */
+void change_unlinked(struct change *change, const struct inode *inode);
+/* The same as change_inode where only the contents changed: nothing of a staged inode is logged. */
 void change_contents(struct change *change, const struct inode *inode);
 void change_new_inode(struct change *change, const struct inode *inode, struct keg_bytes target);
 void change_name(struct change *change, uint64_t dir, struct keg_bytes name, uint64_t ino,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The namespace: what was wrong once. */
 #include "volume_case.h"
+#include <inttypes.h>
+#include <stdlib.h>
 
 /* Milliseconds that a truncation has been held; 0: it is not. */
 static uint64_t held_for(uint64_t ino)
@@ -115,6 +117,74 @@ static void test_a_damaged_inode_hides_no_names(void **state)
                      0);
 }
 
+/* Flips a bit wherever the store's segments have these bytes. */
+static void damage(const char *bytes)
+{
+    unsigned places = 0;
+    for (uint64_t id = 1; id < 10; id++) {
+        char name[32];
+        uint8_t *data;
+        size_t len;
+        snprintf(name, sizeof name, "%08" PRIu64 ".data", id);
+        if (env_slurp(f.env, name, 1 << 24, &data, &len))
+            continue;
+        for (uint8_t *at = data; (at = memmem(at, len - (size_t)(at - data), bytes, strlen(bytes)));
+             places++)
+            *at++ ^= 1;
+        assert_int_equal(env_replace(f.env, name, data, len), 0);
+        free(data);
+    }
+    assert_true(places > 0);
+}
+
+static void count_lost(void *arg, struct keg_bytes key, const char *text)
+{
+    (void)key;
+    assert_string_equal(text, "lost");
+    ++*(unsigned *)arg;
+}
+
+static void expect_lost(uint64_t ino, unsigned links)
+{
+    unsigned lost = 0;
+    char buf[64];
+    assert_int_equal(volume_readlink(f.volume, ino, buf, sizeof buf), -EIO);
+    assert_int_equal(get(ino).nlink, links);
+    assert_int_equal(volume_lost(f.volume, count_lost, &lost), 1);
+    assert_int_equal(lost, 1);
+}
+
+/* A symbolic link with a damaged text and several names: only the last of them could be removed. */
+static void test_each_name_of_a_damaged_link_can_go(void **state)
+{
+    struct volume_attr attr;
+    (void)state;
+    const struct volume_new new = {.mode = S_IFLNK | 0777, .target = T("the damaged text")};
+    assert_int_equal(volume_make(f.volume, VOLUME_ROOT, T("a"), &new, &attr), 0);
+    uint64_t ino = attr.ino;
+    for (const char *name = "bcd"; *name; name++) {
+        const struct keg_bytes one = {name, 1};
+        assert_int_equal(volume_link(f.volume, ino, VOLUME_ROOT, one, &attr), 0);
+    }
+    make_file("file");
+    assert_int_equal(fixture_close(&f), 0);
+    damage("the damaged text");
+    assert_int_equal(fixture_open(&f), 0);
+    assert_int_equal(volume_setattr(f.volume, ino, VOLUME_SET_UID, &attr, &attr), -EIO);
+    assert_int_equal(volume_unlink(f.volume, VOLUME_ROOT, T("a")), 0);
+    assert_true(f.damage_lines > 0);
+    expect_lost(ino, 3);
+    assert_int_equal(volume_rename(f.volume, VOLUME_ROOT, T("file"), VOLUME_ROOT, T("b"), 0), 0);
+    expect_lost(ino, 2);
+    reopen();
+    expect_lost(ino, 2);
+    assert_int_equal(volume_unlink(f.volume, VOLUME_ROOT, T("c")), 0);
+    assert_int_equal(volume_unlink(f.volume, VOLUME_ROOT, T("d")), 0);
+    assert_int_equal(volume_tend(f.volume), 0);
+    assert_int_equal(volume_lost(f.volume, NULL, NULL), 0);
+    assert_int_equal(find(VOLUME_ROOT, "b"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -122,6 +192,7 @@ int main(void)
         TEST(test_truncating_again_does_not_put_it_off),
         TEST(test_a_held_truncation_keeps_the_tail_listed),
         TEST(test_a_damaged_inode_hides_no_names),
+        TEST(test_each_name_of_a_damaged_link_can_go),
     };
     return cmocka_run_group_tests_name("volume_regress", tests, NULL, NULL);
 }
