@@ -65,16 +65,19 @@ static int publish_roll(struct keg *keg, struct segment *old, struct segment *ne
 }
 
 /*
- * Keeps syncs out of the active segment's file until release_syncs. A seal syncs it, too, and the
- * kernel tells a failure to one of the two only: the other would acknowledge what is lost.
+ * Keeps syncs out of the active segment's file until release_syncs, which is called in any case. A
+ * seal syncs it, too, and the kernel tells a failure to one of the two only: the other would
+ * acknowledge what is lost. So would a seal after a sync that has failed: -EIO, or whatever else
+ * has made the store read-only.
  */
-static void hold_syncs(struct keg *keg)
+KEG_CHECKED static int hold_syncs(struct keg *keg)
 {
     pthread_mutex_lock(&keg->sync_lock);
     while (keg->syncing)
         pthread_cond_wait(&keg->synced, &keg->sync_lock);
     keg->syncing = true;
     pthread_mutex_unlock(&keg->sync_lock);
+    return keg_writable(keg);
 }
 
 static void release_syncs(struct keg *keg)
@@ -107,8 +110,9 @@ int roll_active(struct keg *keg)
     pthread_mutex_lock(&keg->manifest_lock);
     err = make_active(keg, old, &new);
     if (!err) {
-        hold_syncs(keg);
-        err = seal_file(keg, old);
+        err = hold_syncs(keg);
+        if (!err)
+            err = seal_file(keg, old);
         if (!err)
             err = publish_roll(keg, old, new);
         if (err)
@@ -134,11 +138,12 @@ void roll_cut(struct keg *keg)
 
     keg->ahead_end = 0;
     if (!err && size > length) {
-        hold_syncs(keg);
-        err = env_seal(active->file, length);
+        err = hold_syncs(keg);
+        if (!err)
+            err = env_seal(active->file, length);
         release_syncs(keg);
     }
-    if (err)
+    if (err && !keg_writable(keg))
         keg_poison(keg, "cutting", active->id, err);
 }
 
