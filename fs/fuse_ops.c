@@ -259,9 +259,10 @@ static void setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     struct volume_attr attr;
     (void)fi;
     if (control_owns(ino)) {
-        /* "echo compact > control" truncates first. */
+        /* "echo compact > control" truncates first; a kernel that gathers writes tells their times.
+         */
         if (to_set & ~(FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_KILL_SUID | FUSE_SET_ATTR_MTIME_NOW |
-                       FUSE_SET_ATTR_MTIME))
+                       FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME))
             fuse_reply_err(req, EPERM);
         else
             reply_control_attr(req, ino);

@@ -155,13 +155,16 @@ reads_of() { # COMMAND...
     echo $((third - second - (second - first)))
 }
 compact() { echo compact >"$MNT/.kegfs/control"; }
-# Beside a test: compactions and hints without a pause, until it is told to stop or ends.
+# Beside a test: compactions and hints without a pause, until it is told to stop or ends. They may
+# fail only where there is no mount any more.
 tend_start() {
     touch "$T/tending"
     while [ -e "$T/tending" ]; do
-        echo compact >"$MNT/.kegfs/control" && echo hint >"$MNT/.kegfs/control"
+        { compact && echo hint >"$MNT/.kegfs/control"; } 2>"$T/tender.log" ||
+            ! stat "$MNT/.kegfs/control" >/dev/null 2>&1 ||
+            fail "compact or hint beside the test: $(cat "$T/tender.log")"
         sleep 0.05
-    done 2>/dev/null &
+    done &
     tender=$!
 }
 tend_stop() { rm "$T/tending" && wait "$tender"; }
