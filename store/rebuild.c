@@ -8,6 +8,7 @@
  */
 #include "hintfile.h"
 #include "repair.h"
+#include "scan.h"
 #include "segment.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -157,6 +158,59 @@ static int by_id(const void *left, const void *right)
     return (a->id > b->id) - (a->id < b->id);
 }
 
+/* Where the last sound frame ends, or what is bad behind it; offset of the end at hand. */
+static int walk_frames(struct scan *scan, uint64_t *at)
+{
+    struct format_frame frame;
+    enum scan_found found;
+    uint64_t next;
+    int err;
+
+    for (;;) {
+        err = scan_look(scan, *at, &found);
+        if (err || found == SCAN_END || found == SCAN_FOOTER)
+            return err;
+        if (found == SCAN_FRAME) {
+            scan->last_sequence = scan->highest;
+            *at = scan_next(scan);
+            continue;
+        }
+        err = scan_search(scan, *at + FORMAT_ALIGN, &next, &frame);
+        if (err || next >= scan->end)
+            return err;
+        *at = next;
+    }
+}
+
+/* Where the log ends in the active segment: before the zeros ahead of it (ahead.c). Else with the
+ * file: nobody knows how far it was durable, so what is bad at its end is damage, which is told of,
+ * and not a torn tail, which is cut in silence. */
+static int find_log_end(struct keg_env *env, const struct found *f, uint64_t *end)
+{
+    uint64_t at = FORMAT_SEGMENT_SIZE;
+    char name[ENV_NAME_MAX + 1];
+    struct keg_file *file;
+    struct scan scan;
+    int err;
+
+    *end = f->size;
+    segment_name(f->id, name);
+    err = env_open(env, name, ENV_UNCACHED, &file);
+    if (err)
+        return err;
+    err = scan_init(&scan, file, format_salt(f->header.store, f->id), f->size, true);
+    if (!err) {
+        scan.salvage = true;
+        scan.last_sequence = f->header.last_sequence;
+        err = walk_frames(&scan, &at);
+        if (!err && scan_only_zeros(&scan, at, f->size))
+            *end = at;
+        scan_free(&scan);
+    }
+    env_close(file);
+    return err;
+}
+
 /* Numbers that no store reaches are no guide. */
 static void raise_last(struct manifest *manifest, uint64_t last)
 {
@@ -174,6 +228,7 @@ static int fill(const struct survey *survey, struct manifest *manifest)
     for (size_t i = 0; i < survey->count && !err; i++) {
         const struct found *f = &survey->list[i];
         bool footer = f->id != active && f->footer.last_sequence <= INT64_MAX;
+        uint64_t length = f->size;
         bool useful = is_ours(survey, f) && f->size >= FORMAT_SEGMENT_SIZE && f->size < 1 << 30;
 
         if (!useful) {
@@ -181,13 +236,13 @@ static int fill(const struct survey *survey, struct manifest *manifest)
             err = repair_set_aside(repair, f->id, name);
             continue;
         }
+        if (f->id == active)
+            err = find_log_end(repair->keg->env, f, &length);
         manifest->segments[manifest->count++] = (struct manifest_segment){
             .id = f->id,
             .kind = f->sound ? f->header.kind : guess_kind(repair, f->id),
             .sealed = f->id != active,
-            /* Of the active one, too: nobody knows how far it was durable, so what is bad at its
-             * end is damage, which is told of, and not a torn tail, which is cut in silence. */
-            .length = f->size,
+            .length = length,
             .first_sequence = footer ? f->footer.first_sequence : 0,
             .last_sequence = footer ? f->footer.last_sequence : 0,
         };

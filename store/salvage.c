@@ -169,6 +169,24 @@ static uint64_t sequence_before(struct repair *repair, const struct segment *seg
     return m->first_sequence ? m->first_sequence - 1 : 0;
 }
 
+/* A tail with a sector that cannot be read ends there, torn or not. Zeros that can be read are none
+ * of it: they stand ahead of the log. */
+static int gap_behind(struct walk *walk, struct keg_file *file, uint64_t end, uint64_t size)
+{
+    struct scan scan;
+    bool zeros;
+    int err;
+
+    if (end >= size)
+        return 0;
+    err = scan_init(&scan, file, walk->scan.salt, size, true);
+    if (err)
+        return err;
+    zeros = scan_only_zeros(&scan, end, size);
+    scan_free(&scan);
+    return zeros ? 0 : gap_between(walk, end, size, NULL);
+}
+
 static int file_gaps(struct walk *walk, const struct manifest_segment *m, struct keg_file *file)
 {
     struct keg *keg = walk->repair->keg;
@@ -193,9 +211,8 @@ static int file_gaps(struct walk *walk, const struct manifest_segment *m, struct
     if (m->kind == FORMAT_LOG)
         walk->scan.last_sequence = walk->low;
     err = walk_gaps(walk, &from, end);
-    /* A tail with a sector that cannot be read ends there, torn or not. */
-    if (!err && !m->sealed && atomic_load(&walk->segment->suspect) && end < size)
-        err = gap_between(walk, end, size, NULL);
+    if (!err && !m->sealed && atomic_load(&walk->segment->suspect))
+        err = gap_behind(walk, file, end, size);
     if (!err && size < end && from < end && walk->low < walk->high)
         err = gap_between(walk, size > from ? size : from, end, NULL);
     scan_free(&walk->scan);

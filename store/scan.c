@@ -283,3 +283,19 @@ int scan_search(struct scan *scan, uint64_t from, uint64_t *offset, struct forma
     *offset = scan->end;
     return 0;
 }
+
+bool scan_only_zeros(struct scan *scan, uint64_t from, uint64_t to)
+{
+    const uint8_t *window = scan->window;
+    ssize_t n = 1;
+
+    scan->window_len = 0;
+    for (; from < to && n > 0; from += (uint64_t)n) {
+        size_t want = to - from < SCAN_WINDOW ? (size_t)(to - from) : SCAN_WINDOW;
+
+        n = env_read(scan->file, from, scan->window, want);
+        if (n < 0 || (n > 0 && (window[0] || memcmp(window, window + 1, (size_t)n - 1) != 0)))
+            return false;
+    }
+    return from >= to;
+}

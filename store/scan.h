@@ -37,7 +37,7 @@ struct scan {
     uint32_t left;
 
     /* private */
-    uint8_t *window;
+    uint8_t *window; /* of SCAN_WINDOW bytes, or of end + 1 */
     uint64_t window_at;
     unsigned unread_pieces;
     size_t window_len;
@@ -77,5 +77,9 @@ KEG_CHECKED int scan_verify(struct scan *scan, const struct format_record *recor
  * there is none. */
 KEG_CHECKED int scan_search(struct scan *scan, uint64_t from, uint64_t *offset,
                             struct format_frame *frame);
+
+/* Whether all of [from, to), to at most end, could be read and is zeros, as ahead.c writes them
+ * behind the log. Uses the window. */
+bool scan_only_zeros(struct scan *scan, uint64_t from, uint64_t to);
 
 #endif

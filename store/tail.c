@@ -212,23 +212,6 @@ static int continue_segment(struct keg *keg, struct segment *segment)
     return 0;
 }
 
-/* What cannot be read is none. Uses the scan's window. */
-static bool only_zeros(const struct tail *tail, struct keg_file *file, uint64_t size)
-{
-    const uint8_t *window = tail->scan.window;
-    uint64_t at = tail->at;
-    ssize_t n = 1;
-
-    for (; at < size && n > 0; at += (uint64_t)n) {
-        size_t want = size - at < SCAN_WINDOW ? (size_t)(size - at) : SCAN_WINDOW;
-
-        n = env_read(file, at, tail->scan.window, want);
-        if (n > 0 && (window[0] || memcmp(window, window + 1, (size_t)n - 1) != 0))
-            return false;
-    }
-    return at >= size;
-}
-
 static int read_tail(struct tail *tail, uint64_t *size)
 {
     struct keg *keg = tail->keg;
@@ -253,7 +236,7 @@ static int read_tail(struct tail *tail, uint64_t *size)
         err = walk(tail);
         if (tail->scan.unread)
             atomic_store(&segment->suspect, true);
-        tail->zeros = !err && only_zeros(tail, file, *size);
+        tail->zeros = !err && scan_only_zeros(&tail->scan, tail->at, *size);
         scan_free(&tail->scan);
     }
     env_close(file);

@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+enum { VALUE = 300 }; /* bytes */
+
 static void print_log(void *arg, enum keg_level level, const char *line)
 {
     (void)arg;
@@ -19,15 +21,22 @@ static void print_log(void *arg, enum keg_level level, const char *line)
 
 int fixture_reopen(struct fixture *fixture)
 {
-    struct keg_options options = {
-        .flags = KEG_CREATE | KEG_NO_BACKGROUND, .segment_size = FIXTURE_SEGMENT, .log = print_log};
+    struct keg_options options = {.flags = KEG_CREATE | KEG_NO_BACKGROUND,
+                                  .segment_size = fixture->segment_size,
+                                  .log = print_log};
 
     return keg_open(&fixture->hook.env, &options, &fixture->keg);
 }
 
 void fixture_open(struct fixture *fixture)
 {
+    fixture_open_sized(fixture, FIXTURE_SEGMENT);
+}
+
+void fixture_open_sized(struct fixture *fixture, uint64_t segment_size)
+{
     memset(fixture, 0, sizeof *fixture);
+    fixture->segment_size = segment_size;
     assert_int_equal(env_fault(0, &fixture->disk), 0);
     hook_init(&fixture->hook, fixture->disk);
     assert_int_equal(fixture_reopen(fixture), 0);
@@ -70,22 +79,29 @@ struct keg_bytes fixture_name(unsigned n, char *buf)
     return (struct keg_bytes){buf, (size_t)snprintf(buf, 40, "a key that has %06u as its name", n)};
 }
 
+/* No zeros, and no other key's. */
+static void fill_value(unsigned n, char value[VALUE])
+{
+    for (unsigned i = 0; i < VALUE; i++)
+        value[i] = (char)(1 + (n * 2654435761u + i * 40503u) % 251);
+}
+
 int fixture_put(struct keg *keg, unsigned n, unsigned flags)
 {
-    static const char value[300];
-    char buf[40];
+    char value[VALUE], buf[FIXTURE_NAME];
 
+    fill_value(n, value);
     return keg_put(keg, fixture_name(n, buf), fixture_text("m"),
                    (struct keg_bytes){value, sizeof value}, flags);
 }
 
 bool fixture_has(struct keg *keg, unsigned n)
 {
-    struct keg_info info;
-    char value[300], buf[40];
+    char want[VALUE], value[VALUE + 1], buf[FIXTURE_NAME];
 
-    return keg_get(keg, fixture_name(n, buf), &info) == 0 &&
-           keg_read(keg, fixture_name(n, buf), 0, value, sizeof value) == (ssize_t)info.value_len;
+    fill_value(n, want);
+    return keg_read(keg, fixture_name(n, buf), 0, value, sizeof value) == VALUE &&
+           memcmp(value, want, sizeof want) == 0;
 }
 
 void fixture_want_all(struct keg *keg, unsigned from, unsigned to)

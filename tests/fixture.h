@@ -9,15 +9,19 @@
 #include "env_fault.h"
 #include "hook.h"
 
+/* In such small segments there is no room for zeros ahead of the log (store/ahead.c). */
 enum { FIXTURE_SEGMENT = 64 << 10, FIXTURE_WAIT_MS = 100 };
 
 struct fixture {
     struct keg_env *disk;
     struct hook hook;
     struct keg *keg;
+    uint64_t segment_size;
 };
 
 void fixture_open(struct fixture *fixture);
+/* With segments of so many bytes, instead of FIXTURE_SEGMENT. */
+void fixture_open_sized(struct fixture *fixture, uint64_t segment_size);
 /* Opens the store again. What keg_open returns. */
 int fixture_reopen(struct fixture *fixture);
 void fixture_free(struct fixture *fixture);
@@ -31,6 +35,7 @@ struct keg_bytes fixture_text(const char *s);
 
 /* The n-th key gets its value; what keg_put returns. */
 int fixture_put(struct keg *keg, unsigned n, unsigned flags);
+/* Whether it has that value. */
 bool fixture_has(struct keg *keg, unsigned n);
 void fixture_put_all(struct keg *keg, unsigned from, unsigned to);
 void fixture_drop_all(struct keg *keg, unsigned from, unsigned to);
