@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,33 +31,49 @@ static int sync_mount(const char *point)
 
 /* ---- mount, and the same again with other flags ---- */
 
-/* A store that was opened for reading only does not become writable by a flag of its mount. */
-static bool is_readonly(const char *point)
+/* A store that was opened for reading only does not become writable by a flag of its mount. 1 if it
+ * was, 0, or the error of asking. */
+static int is_readonly(const char *point)
 {
     char path[PATH_MAX + 32], *line = NULL;
     size_t size = 0;
-    bool readonly = false;
+    int readonly = 0;
     (void)snprintf(path, sizeof path, "%s/" CONTROL_NAME "/metrics", point);
     FILE *metrics = fopen(path, "re");
-    while (metrics && !readonly && getline(&line, &size, metrics) > 0)
+    if (!metrics)
+        return -errno;
+    while (!readonly && getline(&line, &size, metrics) > 0)
         readonly = !strcmp(line, "kegfs_readonly 1\n");
     free(line);
-    if (metrics)
-        fclose(metrics);
+    fclose(metrics);
     return readonly;
+}
+
+static bool may_write(const char *point)
+{
+    int readonly = is_readonly(point);
+    if (readonly > 0)
+        log_error("cannot be made writable: %s: the store is open for reading only (\"kegfs stats "
+                  "%s\" says why); unmount it and mount it again",
+                  point, point);
+    else if (readonly < 0)
+        log_error(
+            "cannot be made writable: %s: cannot see whether its store is: %s; unmount it and "
+            "mount it again",
+            point, strerror(-readonly));
+    return !readonly;
 }
 
 static int remount_at(const struct mount_options *o, const char *point)
 {
     unsigned long flags = (o->readonly ? MS_RDONLY : 0) | (o->dev ? 0 : MS_NODEV) |
                           (o->suid ? 0 : MS_NOSUID) | (o->noexec ? MS_NOEXEC : 0);
-    if (!o->readonly && is_readonly(point)) {
-        log_error("cannot be made writable: %s: the store is open for reading only (\"kegfs stats "
-                  "%s\" says why); unmount it and mount it again",
-                  point, point);
+    struct statvfs fs;
+    int err = statvfs(point, &fs) ? -errno : 0;
+    if (!err && fs.f_flag & ST_RDONLY && !o->readonly && !may_write(point))
         return COMMANDS_FAILED;
-    }
-    int err = o->readonly ? sync_mount(point) : 0;
+    if (!err && o->readonly)
+        err = sync_mount(point);
     if (!err)
         err = mounts_remount(point, flags);
     if (err)
@@ -80,8 +97,28 @@ static int remount(const struct mount_options *o)
     return err ? COMMANDS_FAILED : remount_at(o, point);
 }
 
+/* ---- The command line ---- */
+
+struct lists {
+    char **list; /* of options, as given */
+    size_t count;
+    bool whole; /* from mount(8), which for a remount adds what is to stay */
+    bool added; /* by way of mount.fuse3(8) */
+};
+
+/* Whether a list has the word. */
+static bool has_word(const struct lists *lists, const char *word)
+{
+    const size_t len = strlen(word);
+    for (size_t i = 0; i < lists->count; i++)
+        for (const char *at = lists->list[i]; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+            if (!strncmp(at, word, len) && (!at[len] || at[len] == ','))
+                return true;
+    return false;
+}
+
 /* mount.fuse3(8) adds this to every list that says nothing else, and it would undo what is off
- * unless asked for. What fstab itself has comes before it. */
+ * unless asked for. In a remount it stands for what is on. */
 static void drop_added(char *list)
 {
     static const char added[] = ",dev,suid";
@@ -92,37 +129,83 @@ static void drop_added(char *list)
         list[len - tail] = '\0';
 }
 
-int commands_mount(const struct commands_entry *self, int argc, char **argv)
+/* What a remount does not name stays, and is off where mount(8) has named all that stays. */
+static void begin_remount(struct mount_options *options, bool whole)
 {
-    struct mount_options options;
+    struct statvfs fs;
+    options->dev = options->suid = true;
+    if (whole || statvfs(options->mountpoint, &fs))
+        return; /* remount() will say what is wrong */
+    options->readonly = options->readonly || fs.f_flag & ST_RDONLY;
+    options->dev = !(fs.f_flag & ST_NODEV);
+    options->suid = !(fs.f_flag & ST_NOSUID);
+    options->noexec = fs.f_flag & ST_NOEXEC;
+}
+
+static bool take_lists(struct mount_options *options, const struct lists *lists)
+{
+    const bool again = has_word(lists, "remount");
+    if (again)
+        begin_remount(options, lists->whole);
+    for (size_t i = 0; i < lists->count; i++) {
+        if (lists->added && !again)
+            drop_added(lists->list[i]);
+        if (!mount_options_parse(options, lists->list[i]))
+            return false;
+    }
+    return mount_options_agree(options);
+}
+
+/* Fills lists and what is no list. False when the command is over, with *code. */
+static bool take_words(const struct commands_entry *self, int argc, char **argv,
+                       struct mount_options *options, struct lists *lists, int *code)
+{
     bool help = false;
     int c;
-    mount_options_init(&options);
     opterr = 0;
     /* mount(8) may give -n, -s, -v, -r, -w and -t TYPE, too. */
     while ((c = getopt(argc, argv, "o:fhnsvrwt:-:")) != -1) {
-        if (c == 'o' && strcmp(argv[0], self->name) != 0) /* as mount(8) calls it */
-            drop_added(optarg);
         if (c == 'f')
-            options.foreground = true;
+            options->foreground = true;
         else if (c == 'r')
-            options.readonly = true;
+            options->readonly = true;
         else if (c == 'h' || (c == '-' && !strcmp(optarg, "help")))
             help = true;
-        else if (c == 'o' && !mount_options_parse(&options, optarg))
-            return COMMANDS_USAGE;
-        else if (c == '?' || c == '-')
-            return commands_wrong(self, "unknown option");
+        else if (c == 'o')
+            lists->list[lists->count++] = optarg;
+        else if (c == '?' || c == '-') {
+            *code = commands_wrong(self, "unknown option");
+            return false;
+        }
     }
     if (help)
-        return commands_help(self);
-    if (argc - optind != 2)
-        return commands_wrong(self, "needs a store and a mountpoint");
-    if (!mount_options_agree(&options))
-        return COMMANDS_USAGE;
-    options.store = argv[optind];
-    options.mountpoint = argv[optind + 1];
-    return options.remount ? remount(&options) : mount_run(&options);
+        *code = commands_help(self);
+    else if (argc - optind != 2)
+        *code = commands_wrong(self, "needs a store and a mountpoint");
+    return !help && argc - optind == 2;
+}
+
+int commands_mount(const struct commands_entry *self, int argc, char **argv)
+{
+    struct mount_options options;
+    struct lists lists = {.list = calloc((size_t)argc + 1, sizeof *lists.list)};
+    /* mount.kegfs is called by mount(8) itself, which adds nothing. */
+    const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+    int code = COMMANDS_FAILED;
+    lists.whole = strcmp(name, self->name) != 0;
+    lists.added = lists.whole && strncmp(name, "mount.", 6) != 0;
+    mount_options_init(&options);
+    if (!lists.list) {
+        log_error("out of memory");
+    } else if (take_words(self, argc, argv, &options, &lists, &code)) {
+        options.store = argv[optind];
+        options.mountpoint = argv[optind + 1];
+        code = COMMANDS_USAGE;
+        if (take_lists(&options, &lists))
+            code = options.remount ? remount(&options) : mount_run(&options);
+    }
+    free(lists.list);
+    return code;
 }
 
 /* ---- umount ---- */

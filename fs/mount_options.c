@@ -33,6 +33,8 @@ static const struct option {
     {"allow_other", SET, AT(allow_other), 0, 0},
     {"dev", SET, AT(dev), 0, 0},
     {"nodev", CLEAR, AT(dev), 0, 0},
+    {"allow_dev", SET, AT(dev), 0, 0},
+    {"allow_suid", SET, AT(suid), 0, 0},
     {"suid", SET, AT(suid), 0, 0},
     {"nosuid", CLEAR, AT(suid), 0, 0},
     {"noexec", SET, AT(noexec), 0, 0},

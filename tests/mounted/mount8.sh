@@ -10,6 +10,7 @@ need_root
 mount -t tmpfs none /usr/local/bin
 cp "$KEGFS" /usr/local/bin/kegfs
 options() { findmnt -n -o OPTIONS --mountpoint "$MNT"; }
+has_not() { [[ ",$(options)," != *",$1,"* ]] || fail "mounted with $1: $(options)"; }
 has() { [[ ",$(options)," == *",$1,"* ]] || fail "not mounted with $1: $(options)"; }
 
 step "mount, by type"
@@ -50,6 +51,32 @@ chmod +x "$MNT/program"
 refused 126 "Permission denied" bash -c "'$MNT/program'"
 mount -o remount,exec "$MNT"
 "$MNT/program"
+
+step "a remount changes what it names"
+mount -o remount,noexec "$MNT"
+"$KEGFS" mount "$STORE" "$MNT" -o remount,ro
+for word in ro noexec nosuid nodev; do has "$word"; done
+"$KEGFS" mount "$STORE" "$MNT" -o remount,rw,suid
+for word in rw noexec nodev; do has "$word"; done
+has_not nosuid
+mount -o remount,dev "$MNT"
+has_not nodev
+has_not nosuid
+mount -o remount,nosuid "$MNT"
+has_not nodev
+has nosuid
+keg_umount
+step "dev and suid by type"
+for how in allow_dev,allow_suid allow_suid,noatime,allow_dev; do
+    mount -t fuse.kegfs -o $how "$STORE" "$MNT"
+    has_not nodev
+    has_not nosuid
+    keg_umount
+done
+cp "$KEGFS" "$T/mount.kegfs" # as mount -t kegfs calls it
+"$T/mount.kegfs" "$STORE" "$MNT" -o rw,dev,suid
+has_not nodev
+has_not nosuid
 refused 2 nonsense "$KEGFS" "$STORE" "$MNT" -o remount,nonsense
 refused 1 "not mounted" "$KEGFS" mount "$T/another" "$MNT" -o remount,ro
 keg_umount
