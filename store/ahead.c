@@ -53,7 +53,7 @@ int ahead_write(struct keg *keg, uint64_t bytes)
     uint64_t at = atomic_load(&active->length), sync = atomic_load(&keg->sync_bytes), end, len;
     int err;
 
-    if (!sync || at + bytes <= keg->ahead_end)
+    if (!sync || at + bytes <= keg->ahead_end || active->id == keg->ahead_refused)
         return 0;
     /* Who asks for no further sync gets no further zeros. */
     atomic_store(&keg->sync_bytes, 0);
@@ -65,6 +65,8 @@ int ahead_write(struct keg *keg, uint64_t bytes)
     len = end - at;
     err = append_zeros(keg, at, len);
     if (err == -ENOSPC || err == -EDQUOT) {
+        /* A quota that free space says nothing of would refuse the next ones just so. */
+        keg->ahead_refused = active->id;
         roll_cut(keg);
         err = keg_writable(keg);
     } else if (err) {

@@ -40,7 +40,8 @@ static int seal_file(struct keg *keg, struct segment *segment)
 {
     int err = segment_write_footer(keg, segment, segment->file);
 
-    keg->ahead_end = 0; /* the footer's end is the file's */
+    if (!err)
+        keg->ahead_end = 0; /* the footer's end is the file's */
     if (err && err != -ENOSPC && err != -EDQUOT)
         keg_poison(keg, "sealing", segment->id, err);
     return err;

@@ -93,6 +93,7 @@ struct keg {
     uint64_t room_for_puts; /* leadership: bytes that may be appended before space is asked again */
     uint64_t room_to_free;  /* leadership: the same for what frees space */
     uint64_t ahead_end;     /* leadership: where the zeros behind the log end (ahead.c); or 0 */
+    uint64_t ahead_refused; /* leadership: id of a segment that had no room for zeros; or 0 */
     _Atomic uint64_t sync_bytes; /* of the last sync that was asked for; 0: none since the zeros */
 
     /* manifest_lock */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A repair that meets zeros ahead of the log (store/ahead.c): they are no lost records. */
+/* Zeros ahead of the log (store/ahead.c) where they are not wanted: a repair that meets them knows
+ * that they are no lost records, and a disk without room for them is not asked again and again. */
 #include "fixture.h"
 #include <errno.h>
 #include <setjmp.h>
@@ -159,6 +160,97 @@ static void test_value_unreadable(void **state)
     end(&fixture);
 }
 
+/* ---- No room ---- */
+
+struct refusal {
+    int error;   /* of the next append to the first segment, once it is done; 0: none */
+    bool footer; /* the refused append is not done at all */
+    unsigned appends, cuts;
+};
+
+static int refuse(void *arg, enum hook_op op, const char *name)
+{
+    struct refusal *refusal = arg;
+    int error = refusal->error;
+
+    if (strcmp(name, first) != 0)
+        return 0;
+    refusal->cuts += op == HOOK_SEAL;
+    if (op != HOOK_APPEND)
+        return 0;
+    refusal->appends++;
+    refusal->error = 0;
+    return refusal->footer ? -error : error;
+}
+
+static void put_large(struct fixture *fixture, unsigned count)
+{
+    static char value[60000];
+    struct keg_bytes bytes = {value, sizeof value};
+
+    for (unsigned n = 0; n < count; n++)
+        assert_int_equal(keg_put(fixture->keg, fixture_text("large"), fixture_text(""), bytes, 0),
+                         0);
+}
+
+/* What the filesystem refuses of them is cut off, and then the segment goes without. */
+static void test_no_room_for_zeros(void **state)
+{
+    static const int errors[] = {ENOSPC, EDQUOT};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct refusal refusal = {0};
+        struct fixture fixture;
+        struct keg_stats stats;
+
+        fixture_open_sized(&fixture, SEGMENT);
+        assert_int_equal(fixture_put(fixture.keg, 0, KEG_SYNC), 0);
+        refusal.error = errors[i];
+        fixture.hook.fn = refuse;
+        fixture.hook.arg = &refusal;
+        for (unsigned n = 1; n < KEYS; n++)
+            assert_int_equal(fixture_put(fixture.keg, n, KEG_SYNC), 0);
+        keg_stats(fixture.keg, &stats);
+        assert_int_equal(stats.segments, 1);
+        assert_int_equal(refusal.appends, KEYS); /* one for each put, and the zeros */
+        assert_int_equal(refusal.cuts, 1);
+        assert_int_equal(size_of(&fixture, first), stats.data_bytes);
+        put_large(&fixture, SEGMENT / 60000 + 1); /* the next segment is another matter, */
+        for (unsigned n = 0; n < 4 * KEYS; n++)   /* once the room for puts is asked again */
+            assert_int_equal(fixture_put(fixture.keg, n % KEYS, KEG_SYNC), 0);
+        keg_stats(fixture.keg, &stats);
+        assert_int_equal(stats.segments, 2);
+        assert_true(size_of(&fixture, first) + size_of(&fixture, "00000002.data") >
+                    stats.data_bytes);
+        assert_int_equal(keg_close(fixture.keg), 0);
+        end(&fixture);
+    }
+}
+
+/* A roll that fails leaves them where they are; the close still cuts them off. */
+static void test_no_room_for_a_footer(void **state)
+{
+    struct refusal refusal = {.error = ENOSPC, .footer = true};
+    struct fixture fixture;
+    struct keg_stats stats;
+
+    (void)state;
+    fixture_open_sized(&fixture, SEGMENT);
+    for (unsigned n = 0; n < KEYS; n++)
+        assert_int_equal(fixture_put(fixture.keg, n, KEG_SYNC), 0);
+    fixture.hook.fn = refuse;
+    fixture.hook.arg = &refusal;
+    assert_int_equal(keg_compact(fixture.keg, NULL, NULL), 0); /* goes on without the roll */
+    assert_int_equal(refusal.appends, 1);
+    keg_stats(fixture.keg, &stats);
+    assert_int_equal(stats.segments, 1);
+    assert_true(size_of(&fixture, first) > stats.data_bytes);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    assert_int_equal(size_of(&fixture, first), stats.data_bytes);
+    end(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +258,8 @@ int main(void)
         cmocka_unit_test(test_manifest_lost_and_no_zeros),
         cmocka_unit_test(test_manifest_lost_and_zeros_unreadable),
         cmocka_unit_test(test_value_unreadable),
+        cmocka_unit_test(test_no_room_for_zeros),
+        cmocka_unit_test(test_no_room_for_a_footer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
