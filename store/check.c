@@ -3,6 +3,7 @@
  * stay; readers and writers go on. */
 #include "hints.h"
 #include "manifest.h"
+#include "repair.h"
 #include "scan.h"
 #include "segment.h"
 #include <errno.h>
@@ -186,6 +187,25 @@ static int check_segment(struct check *check, struct segment *segment)
     return err ? err : check_hint(check, segment);
 }
 
+/* What MANIFEST cannot know, as recovery looks for it. manifest_lock held: no segment is made. */
+static int check_newer(void *arg, const char *name)
+{
+    struct check *check = arg;
+    struct segment segment;
+    int newer;
+
+    if (!segment_parse_name(name, &segment.id) || !strstr(name, ".data") ||
+        segment.id < check->keg->next_segment)
+        return 0;
+    newer = rebuild_proves_newer(check->keg, segment.id);
+    if (newer == 1)
+        report(check, &segment, 0, no_key, false, "the segment is newer than MANIFEST");
+    else if (newer == -EIO)
+        report(check, &segment, 0, no_key, false,
+               "MANIFEST does not know the segment, and it cannot be read");
+    return newer < 0 && newer != -EIO ? newer : 0;
+}
+
 static int check_manifest(struct check *check)
 {
     struct segment none = {.id = 0};
@@ -270,6 +290,11 @@ static int check_all(struct check *check)
     for (size_t i = 0; i < check->count; i++)
         check->total += atomic_load(&check->members[i]->length);
     err = check_manifest(check);
+    if (!err) {
+        pthread_mutex_lock(&check->keg->manifest_lock);
+        err = env_list(check->keg->env, check_newer, check);
+        pthread_mutex_unlock(&check->keg->manifest_lock);
+    }
     for (size_t i = 0; i < check->count && !err; i++)
         err = check_segment(check, check->members[i]);
     if (!err)

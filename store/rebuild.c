@@ -306,6 +306,28 @@ int rebuild_proves_newer(struct keg *keg, uint64_t id)
            memcmp(found.header.store, keg->id, FORMAT_ID_SIZE) == 0;
 }
 
+/* What the manifest cannot know and cannot be read may hold nothing, as what a roll that was cut
+ * off leaves, or be newer. So it is not in the store, and is not removed as a left-over either. */
+static int set_unread_aside(const struct survey *survey, uint64_t next_segment)
+{
+    struct repair *repair = survey->repair;
+    int err = 0;
+
+    for (size_t i = 0; i < survey->count && !err; i++) {
+        const struct found *f = &survey->list[i];
+
+        if (f->id < next_segment || !f->unread)
+            continue;
+        repair_note(repair, f->id,
+                    "MANIFEST does not know it, and it cannot be read: if it holds anything, that "
+                    "is not in the store");
+        err = repair_set_segment_aside(repair, f->id);
+        repair->publish = true;
+        repair->lost_records = true; /* its sequences, if it has any, are not used again */
+    }
+    return err;
+}
+
 int rebuild_is_newer(struct repair *repair)
 {
     const struct manifest *manifest = &repair->manifest;
@@ -328,6 +350,8 @@ int rebuild_is_newer(struct repair *repair)
         if (f->header.kind == FORMAT_LOG ? f->frames : missing && f->footer.length)
             newer = 1;
     }
+    if (!err && !newer)
+        err = set_unread_aside(&survey, manifest->next_segment);
     /* What a repair that was cut off has left keeps its number. */
     if (survey.highest >= manifest->next_segment)
         repair->manifest.next_segment = survey.highest + 1;

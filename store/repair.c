@@ -104,7 +104,7 @@ int repair_set_aside(const struct repair *repair, uint64_t segment, const char *
 }
 
 /* The segment first: its hint is taken back only along with it (take_back). */
-static int set_segment_aside(const struct repair *repair, uint64_t id)
+int repair_set_segment_aside(const struct repair *repair, uint64_t id)
 {
     char name[ENV_NAME_MAX + 1];
     int err;
@@ -400,7 +400,7 @@ static int set_damaged_aside(struct repair *repair)
 
     for (size_t i = 0; i < keg->member_count && !err; i++) {
         if (repair->damaged[keg->members[i]->slot])
-            err = set_segment_aside(repair, keg->members[i]->id);
+            err = repair_set_segment_aside(repair, keg->members[i]->id);
     }
     return err;
 }

@@ -38,6 +38,8 @@ void repair_note(const struct repair *repair, uint64_t segment, const char *form
 
 /* Renames a file to NAME.damaged (or .damaged-2, ...). -ENOENT. */
 KEG_CHECKED int repair_set_aside(const struct repair *repair, uint64_t segment, const char *name);
+/* The same for a segment and its hint, as far as they are there. */
+KEG_CHECKED int repair_set_segment_aside(const struct repair *repair, uint64_t id);
 
 /* rebuild.c: a MANIFEST from the segments in the directory, into repair->manifest; those that are
  * of no use for it are set aside. -EBADMSG: none is of any use. */
@@ -46,7 +48,8 @@ KEG_CHECKED int rebuild_manifest(struct repair *repair);
  * frame. It was in a manifest before it did, so the one at hand is an older one. 0, or an error;
  * -EIO: it cannot be read. */
 KEG_CHECKED int rebuild_proves_newer(struct keg *keg, uint64_t id);
-/* Whether segments are there that are newer than the manifest. 1, 0 or an error. */
+/* Whether segments are there that are newer than the manifest. 1, 0 or an error. If none is known
+ * to be, those that cannot be read are set aside. */
 KEG_CHECKED int rebuild_is_newer(struct repair *repair);
 
 /* salvage.c: looks for the gaps of a damaged segment, as the manifest has it, and tells of them. */

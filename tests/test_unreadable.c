@@ -196,6 +196,147 @@ static void test_unreadable_value_in_a_tail_is_one_value(void **state)
     fixture_free(&fixture);
 }
 
+/* ---- A segment that MANIFEST does not know ---- */
+
+static void copy_file(struct keg_env *env, const char *from, const char *to)
+{
+    uint8_t *data;
+    size_t len;
+
+    assert_int_equal(env_slurp(env, from, 1 << 24, &data, &len), 0);
+    assert_int_equal(env_replace(env, to, data, len), 0);
+    free(data);
+}
+
+static bool is_there(struct keg_env *env, const char *name)
+{
+    struct keg_file *file;
+    int err = env_open(env, name, ENV_READ, &file);
+
+    if (!err)
+        env_close(file);
+    return err == 0;
+}
+
+static int repair(struct fixture *fixture)
+{
+    struct keg_options options = {.segment_size = FIXTURE_SEGMENT};
+
+    return keg_repair(&fixture->hook.env, &options, NULL, NULL, NULL);
+}
+
+struct finding {
+    uint64_t segment;
+    unsigned met;
+};
+
+static void look_for(void *arg, const struct keg_finding *found)
+{
+    struct finding *finding = arg;
+
+    finding->met += found->segment == finding->segment;
+}
+
+/* A store with 20 keys, and a segment whose number it has not given out. */
+static void make_unknown(struct fixture *fixture, const char *name)
+{
+    fixture_open(fixture);
+    fixture_put_all(fixture->keg, 0, 20);
+    assert_int_equal(keg_close(fixture->keg), 0);
+    copy_file(fixture->disk, "00000001.data", name);
+}
+
+static void want_whole(struct fixture *fixture, unsigned count)
+{
+    assert_int_equal(fixture_reopen(fixture), 0);
+    assert_null(keg_readonly_reason(fixture->keg));
+    fixture_want_all(fixture->keg, 0, count);
+    fixture_put_all(fixture->keg, 0, count);
+    assert_int_equal(keg_check(fixture->keg, NULL, NULL, NULL), 0);
+    assert_int_equal(keg_close(fixture->keg), 0);
+}
+
+/* Check tells of it, and a repair sets it aside, so that the store can be written to again and the
+ * segment stays for whoever can read it one day. */
+static void test_unknown_segment_is_set_aside(void **state)
+{
+    struct finding finding = {.segment = 99};
+    struct fixture fixture;
+    struct sector bad;
+
+    (void)state;
+    make_unknown(&fixture, "00000099.data");
+    spoil(&fixture.hook, &bad, "00000099.data", 0);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    want_reason(fixture.keg, "00000099.data", 0, 1);
+    assert_int_equal(keg_check(fixture.keg, look_for, NULL, &finding), 1);
+    assert_int_equal(finding.met, 1);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    assert_int_equal(repair(&fixture), 1);
+    assert_false(is_there(fixture.disk, "00000099.data"));
+    assert_true(is_there(fixture.disk, "00000099.data.damaged"));
+    assert_int_equal(repair(&fixture), 0);
+    fixture.hook.fn = NULL;
+    want_whole(&fixture, 20);
+    want_whole(&fixture, 20);
+    assert_true(is_there(fixture.disk, "00000099.data.damaged"));
+    fixture_free(&fixture);
+}
+
+/* An older MANIFEST put back, and what is newer cannot be read while other damage is repaired. */
+static void test_newer_segment_stays_for_better_days(void **state)
+{
+    struct fixture fixture;
+    struct sector bad;
+    char name[32], aside[48];
+    uint64_t segment, len;
+
+    (void)state;
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 300);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    copy_file(fixture.disk, "MANIFEST", "kept");
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    fixture_put_all(fixture.keg, 300, 460);
+    place_of(fixture.keg, 459, &segment);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    copy_file(fixture.disk, "kept", "MANIFEST");
+    snprintf(name, sizeof name, "%08" PRIu64 ".data", segment);
+    snprintf(aside, sizeof aside, "%s.damaged", name);
+    len = damage_store_size(fixture.disk, name);
+    assert_int_equal(env_fault_flip(fixture.disk, "00000001.data", 1000, 1), 0);
+    spoil(&fixture.hook, &bad, name, 0);
+    assert_int_equal(repair(&fixture), 1);
+    fixture.hook.fn = NULL;
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    assert_null(keg_readonly_reason(fixture.keg));
+    assert_int_equal(keg_close(fixture.keg), 0);
+    assert_false(is_there(fixture.disk, name));
+    assert_int_equal(damage_store_size(fixture.disk, aside), len);
+    fixture_free(&fixture);
+}
+
+/* One that can be read, and proves the manifest to be an older one, is reported, too. */
+static void test_check_tells_of_a_newer_segment(void **state)
+{
+    struct finding finding = {0};
+    struct fixture fixture;
+
+    (void)state;
+    fixture_open(&fixture);
+    copy_file(fixture.disk, "MANIFEST", "kept");
+    fixture_put_all(fixture.keg, 0, 400);
+    place_of(fixture.keg, 399, &finding.segment);
+    assert_true(finding.segment > 1);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    copy_file(fixture.disk, "kept", "MANIFEST");
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    assert_true(keg_check(fixture.keg, look_for, NULL, &finding) > 0);
+    assert_int_equal(finding.met, 1);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
+}
+
 /* ---- Each sector of a small store ---- */
 
 /* Whether all keys have their newest value; if not, whether none has an older one. */
@@ -292,6 +433,9 @@ int main(void)
         cmocka_unit_test(test_unreadable_tail_is_not_the_end),
         cmocka_unit_test(test_unreadable_end_is_not_the_end),
         cmocka_unit_test(test_unreadable_value_in_a_tail_is_one_value),
+        cmocka_unit_test(test_unknown_segment_is_set_aside),
+        cmocka_unit_test(test_newer_segment_stays_for_better_days),
+        cmocka_unit_test(test_check_tells_of_a_newer_segment),
         cmocka_unit_test(test_each_sector_unreadable),
     };
 
