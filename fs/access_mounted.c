@@ -3,6 +3,7 @@
  * Symbolic links in a key are not followed, as they are not without a mount. */
 #include "access.h"
 #include "control.h"
+#include "mounts.h"
 #include "temporary.h"
 #include <dirent.h>
 #include <errno.h>
@@ -303,12 +304,8 @@ static int walk(struct access *a, const char *prefix, bool targets, access_entry
 
 static int command(struct access *a, const char *word)
 {
-    int fd = openat(root_of(a), CONTROL_NAME "/control", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int err = write(fd, word, strlen(word)) < 0 ? -errno : 0;
-    close(fd);
-    return err;
+    int fd = mounts_open_control(root_of(a), CONTROL_NAME "/control");
+    return fd < 0 ? fd : mounts_tell(fd, word);
 }
 
 static int to_stream(void *arg, const void *data, size_t len)

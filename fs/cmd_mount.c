@@ -21,11 +21,10 @@ static int sync_mount(const char *point)
 {
     char path[PATH_MAX + 32];
     (void)snprintf(path, sizeof path, "%s/" CONTROL_NAME "/control", point);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fd = mounts_open_control(AT_FDCWD, path);
     if (fd < 0)
         return 0; /* dead, or another user's: then it is not for us to say */
-    int err = write(fd, "sync", 4) < 0 ? -errno : 0;
-    close(fd);
+    int err = mounts_tell(fd, "sync");
     return err == -EROFS ? 0 : err;
 }
 

@@ -35,6 +35,9 @@
 #include <unistd.h>
 
 enum { MAX_WORKERS = 32 };
+/* The kernel writes back what is 30 s old, and looks every 5 s (vm.dirty_expire_centisecs and
+ * vm.dirty_writeback_centisecs, unless set otherwise). */
+enum { WRITEBACK_HOLD_MS = 60 * 1000 };
 
 struct server {
     const struct mount_options *options;
@@ -272,7 +275,8 @@ static void log_libfuse(enum fuse_log_level level, const char *format, va_list a
 static int open_store(struct server *s)
 {
     const struct mount_options *o = s->options;
-    /* What a truncation is held back for comes out of the interval that was promised. */
+    /* What a truncation is held back for comes out of the interval that was promised; but with
+     * writeback what is written after it may stay in the kernel for longer than that. */
     const unsigned interval = o->sync_interval_ms ? (unsigned)o->sync_interval_ms : 1000;
     const unsigned hold = interval < 4 ? 1 : interval < 2000 ? interval / 4 : 500;
     struct keg_options keg = {.flags = o->readonly ? KEG_READONLY : KEG_CREATE,
@@ -282,7 +286,8 @@ static int open_store(struct server *s)
     struct volume_options volume = {.flags = (o->readonly ? VOLUME_READONLY : VOLUME_CREATE) |
                                              (o->relatime ? (unsigned)VOLUME_RELATIME : 0),
                                     .root_uid = geteuid(),
-                                    .root_gid = getegid()};
+                                    .root_gid = getegid(),
+                                    .hold_ms = o->writeback ? WRITEBACK_HOLD_MS : hold};
     int err = openstore_open(s->paths->store, &keg, &volume, &s->store);
     if (err == -EBUSY && s->store.mountpoint[0])
         log_error("the store is in use: %s: process %ld has it mounted on %s", s->paths->store,

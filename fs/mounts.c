@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "mounts.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,4 +177,20 @@ int mounts_unmount(const char *path, bool lazy)
 int mounts_remount(const char *path, unsigned long flags)
 {
     return mount(NULL, path, NULL, MS_REMOUNT | flags, NULL) ? -errno : 0;
+}
+
+/* ---- Commands ---- */
+
+/* O_DIRECT, as with -o writeback any other write would end in the kernel's cache: the command would
+ * be sent by close(2), which knows its error as EIO or ENOSPC. */
+int mounts_open_control(int root, const char *path)
+{
+    int fd = openat(root, path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int mounts_tell(int control, const char *command)
+{
+    int err = write(control, command, strlen(command)) < 0 ? -errno : 0;
+    return close(control) && !err ? -errno : err;
 }

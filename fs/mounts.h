@@ -41,6 +41,13 @@ bool mounts_inside(const char *a, const char *b);
  * -EPERM without root's rights, and what mount(2) gives. */
 KEG_CHECKED int mounts_remount(const char *path, unsigned long flags);
 
+/* The control file of a mount, to be told a command; root: a directory, or AT_FDCWD with the
+ * mountpoint before the name. What open(2) gives: -ENOTCONN dead, -EACCES another user's, -EROFS.
+ */
+KEG_CHECKED int mounts_open_control(int root, const char *path);
+/* Writes the command to it and closes it. Returns when the command is done, with its error. */
+KEG_CHECKED int mounts_tell(int control, const char *command);
+
 /* Unmounts; lazy: detaches at once though it is in use. Without root's rights fusermount3 does it.
  * -EBUSY, -EPERM, -EINVAL (nothing mounted there), and what umount2(2) gives. */
 KEG_CHECKED int mounts_unmount(const char *path, bool lazy);

@@ -85,6 +85,54 @@ written=$(stat -c %y "$MNT/copy")
 lasting_contents
 equal "mtime after a remount" "$written" "$(stat -c %y "$MNT/copy")"
 
+step "orders: each is done when its write returns or its file is closed, or gives its error there"
+for order in sync hint compact check; do echo "$order" >"$MNT/.kegfs/control"; done
+for order in sync hint compact; do setfattr -n "user.kegfs.$order" -v 1 "$MNT"; done
+for order in hint compact check; do "$KEGFS" "$order" "$STORE" >&2; done
+python <<'PYTHON'
+import errno, os, sys
+def tell(word, flags=0):
+    fd = os.open(sys.argv[1] + "/.kegfs/control", os.O_WRONLY | os.O_TRUNC | flags)
+    try:
+        os.write(fd, word)
+    finally:
+        os.close(fd)
+def error_of(function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as e:
+        return e.errno
+tell(b"sync")
+tell(b"sync", os.O_DIRECT)
+# The kernel keeps no errors but these two for close.
+assert error_of(tell, b"nonsense") == errno.EIO
+assert error_of(tell, b"nonsense", os.O_DIRECT) == errno.EINVAL
+assert error_of(os.setxattr, sys.argv[1], "user.kegfs.nonsense", b"1") == errno.EOPNOTSUPP
+PYTHON
+
+step "a sync that fails is told by the commands"
+echo old >"$MNT/unsynced"
+(trap '' XFSZ && keg_remount "${mounting[@]}")
+: >"$MNT/unsynced" # held, so that the sync has something to log
+prlimit --pid "$(daemon_pid)" --fsize=1
+refused 1 "" "$KEGFS" umount "$MNT"
+grep -q "not everything is durable" "$T/refused" || fail "umount does not say it"
+keg_mount "${mounting[@]}"
+
+step "kill -9 before the kernel wrote back: the old contents, or the new"
+head -c 5000 /dev/zero >"$MNT/kept"
+python <<'PYTHON'
+import os, signal, sys, time
+fd = os.open(sys.argv[1] + "/kept", os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b"new")
+time.sleep(1.5) # longer than a truncation waits without the option
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+PYTHON
+unmount_lazily "$MNT"
+keg_mount "${mounting[@]}"
+size=$(stat -c %s "$MNT/kept")
+[ "$size" -eq 5000 ] || [ "$size" -eq 3 ] || fail "$size bytes"
+
 for ((round = 1; round <= rounds; round++)); do
     step "kill -9: what was fsynced or closed is there ($round)"
     rm -f "$MNT"/{synced,closed,mapped,grown,cut,replaced}
