@@ -13,6 +13,11 @@
  * Signals are blocked in every thread and taken by one of their own, which unmounts as umount(8)
  * does: pages written through shared mappings are then still written back. Only when the mount is
  * busy is it detached and the loop told to end.
+ *
+ * Only after an unmount has everybody closed. When the loop ends otherwise (a signal, an abort of
+ * the connection, umount -f, which aborts it before it finds it busy), who writes cannot go on, and
+ * what is staged is dropped. An aborted connection that is mounted nowhere any more (umount -f -l)
+ * looks to the daemon as one that was unmounted.
  */
 #define FUSE_USE_VERSION 314
 #include "mount.h"
@@ -24,6 +29,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -49,7 +55,7 @@ struct server {
     struct fuse_session *session;
     pthread_t loop_thread;
     atomic_bool loop_ended;
-    bool detached; /* while files were open; set before the loop ends */
+    bool cut_off; /* the mount was there still when the loop ended: there may be writers */
 };
 
 /* ---- Priming ---- */
@@ -120,6 +126,39 @@ static void end_loop(struct server *s)
     }
 }
 
+/* The connection is over: unmounted, or aborted. */
+static bool is_over(const struct server *s)
+{
+    struct pollfd fd = {.fd = fuse_session_fd(s->session)};
+    return poll(&fd, 1, 0) == 1 && fd.revents & POLLERR;
+}
+
+static bool is_mounted(const struct server *s)
+{
+    return mounts_is_ours(s->paths->mountpoint, s->paths->store);
+}
+
+/* Somebody else is just unmounting it, and the kernel ends the loop; or has detached it, and it
+ * stays as long as files are open. */
+static void await_end(const struct server *s)
+{
+    const struct timespec step = {.tv_nsec = 10 * 1000000};
+    for (int left = 200; left && !atomic_load(&s->loop_ended); left--)
+        nanosleep(&step, NULL);
+}
+
+/* Its pages, also those of shared mappings, are written while they can be. */
+static void give_up(const char *point, int err)
+{
+    log_warning("%s is %s: detaching it; its open files get errors from now on", point,
+                err == -EBUSY ? "busy" : "not to be unmounted");
+    int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    syncfs(fd);
+    close(fd);
+}
+
 static void *take_signals(void *arg)
 {
     struct server *s = arg;
@@ -130,15 +169,13 @@ static void *take_signals(void *arg)
         return NULL;
     log_info("signal %d: unmounting %s", signal, point);
     control_cancel(s->daemon.control);
-    if (!mounts_unmount(point, false))
+    int err = mounts_unmount(point, false);
+    if (!err)
         return NULL; /* the kernel ends the loop */
-    log_warning("%s is busy: detaching it; its open files get errors from now on", point);
-    int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        syncfs(fd); /* stores through shared mappings */
-        close(fd);
-    }
-    s->detached = true;
+    if (is_mounted(s))
+        give_up(point, err);
+    else
+        await_end(s);
     end_loop(s); /* the end of the session detaches it */
     return NULL;
 }
@@ -221,6 +258,7 @@ static int serve_session(struct server *s)
         err = transport_attach(&s->daemon.transport, s->session);
         if (!err)
             err = loop(s);
+        s->cut_off = !is_over(s) || is_mounted(s);
         if (err)
             log_error("serving %s ended: %s", s->paths->mountpoint, strerror(-err));
         control_cancel(s->daemon.control);
@@ -309,7 +347,7 @@ static int serve(struct server *s)
     int err = open_store(s);
     if (!err) {
         err = serve_store(s);
-        if (s->detached)
+        if (s->cut_off)
             volume_drop_staged(s->store.volume);
         int closed = openstore_close(&s->store);
         err = err ? err : closed;

@@ -138,6 +138,53 @@ cmp "$MNT/file" "$old"
 equal "half" "" "$(cat "$MNT/half")"
 equal "closed" whole "$(cat "$MNT/closed")"
 
+# A writer that is open still, with half of "file" and of a new one written.
+half_writer() {
+    rm -f "$T/half"
+    python3 - "$MNT" "$T/half" <<'PYTHON' &
+import sys, time
+top = sys.argv[1]
+half = open(top + "/file", "wb", buffering=0)
+half.write(b"x" * 300000)
+created = open(top + "/half", "wb", buffering=0)
+created.write(b"x" * 300000)
+open(sys.argv[2], "w").close()
+time.sleep(1000)
+PYTHON
+    writer=$!
+    wait_for "$T/half"
+}
+cut_off() { # COMMAND...: that ends the connection and leaves the mount
+    local pid
+    pid=$(daemon_pid)
+    rm "$MNT/half" "$MNT/closed"
+    half_writer
+    sh -c 'echo whole' >"$MNT/closed"
+    "$@"
+    wait_end "$pid"
+    is_mounted || fail "unmounted"
+    kill -9 "$writer"
+    wait "$writer" 2>/dev/null || true
+    unmount_lazily "$MNT"
+    keg_mount -o commit=close
+    cmp "$MNT/file" "$old"
+    equal "half" "" "$(cat "$MNT/half")"
+    equal "closed" whole "$(cat "$MNT/closed")"
+}
+force() { ! umount -f "$MNT" || fail "not busy"; }
+abort() {
+    local abort
+    abort=/sys/fs/fuse/connections/$(stat -c %d "$MNT")/abort
+    [ -e "$abort" ] || mount -t fusectl none /sys/fs/fuse/connections
+    echo 1 >"$abort"
+}
+if [ "$(id -u)" -eq 0 ]; then
+    step "umount -f while files are open: the old contents"
+    cut_off force
+    step "an aborted connection: the old contents"
+    cut_off abort
+fi
+
 step "unmount commits, and the tree is sound"
 cp -p "$new" "$MNT/file"
 [ "$(requests OPEN)" -gt 0 ] && [ "$(requests FLUSH)" -gt 0 ] || fail "no OPEN or no FLUSH"
