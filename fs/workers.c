@@ -45,7 +45,7 @@ static void make_ready_locked(struct workers *w, struct workers_job *job)
 
 static bool may_wait_locked(const struct workers *w)
 {
-    return w->waits < (w->max + 1) / 2;
+    return w->waits < (w->count + 1) / 2;
 }
 
 static void run_unlocked(struct workers *w, struct workers_job *job)
@@ -95,14 +95,29 @@ int workers_new(unsigned max_threads, struct workers **out)
     return 0;
 }
 
+static void add_threads_locked(struct workers *w, const struct workers_job *job)
+{
+    /* One more unless enough are idle for all that is queued. */
+    unsigned wanted = w->count + (w->queued >= w->idle);
+    /* For each that waits for others there is one that does not, before it may run. */
+    if (job->waits && wanted < 2 * (w->waits + 1))
+        wanted = 2 * (w->waits + 1);
+    while (w->count < wanted && w->count < w->max &&
+           !pthread_create(&w->threads[w->count], NULL, work, w))
+        w->count++;
+}
+
+/* No thread could be made, or a single one, which waits for what may be this job. */
+static bool is_callers_locked(const struct workers *w, const struct workers_job *job)
+{
+    return !w->count || (!job->waits && w->waits >= w->count);
+}
+
 void workers_run(struct workers *w, struct workers_job *job)
 {
     pthread_mutex_lock(&w->lock);
-    /* One more thread unless enough are idle for all that waits. */
-    if (w->queued >= w->idle && w->count < w->max &&
-        !pthread_create(&w->threads[w->count], NULL, work, w))
-        w->count++;
-    if (!w->count) {
+    add_threads_locked(w, job);
+    if (is_callers_locked(w, job)) {
         pthread_mutex_unlock(&w->lock);
         job->run(job);
         return;

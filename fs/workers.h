@@ -14,13 +14,13 @@ struct workers;
 struct workers_job {
     struct workers_job *next;
     void (*run)(struct workers_job *job);
-    bool waits; /* for other jobs: of these only half as many run as there may be threads */
+    bool waits; /* for other jobs: of these only half as many run as there are threads */
 };
 
 /* At least two threads, so that some are left beside those that wait. */
 KEG_CHECKED int workers_new(unsigned max_threads, struct workers **out);
 /* Runs the job in a thread of the pool, in order of arrival; one that waits for others may come
- * later. When no thread can be made, at once, in the caller's. */
+ * later. At once, in the caller's thread, when none can be made, or only one and that waits. */
 void workers_run(struct workers *workers, struct workers_job *job);
 /* Returns when all jobs are done and the threads have ended. NULL is allowed. */
 void workers_free(struct workers *workers);

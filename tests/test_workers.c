@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "workers.h"
+#include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,6 +9,23 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+
+/* How many threads may be made still, as where the number of processes is limited. */
+static int threads_left = INT_MAX;
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg);
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg)
+{
+    if (!threads_left)
+        return EAGAIN;
+    threads_left--;
+    return __real_pthread_create(thread, attr, run, arg);
+}
 
 struct counted {
     struct workers_job job;
@@ -84,17 +103,15 @@ static void wait_or_open(struct workers_job *job)
     free(w);
 }
 
-/* 32 releases that fail at once with -o sync: each has the kernel forget pages, which may wait for
- * a WRITE, which needs a worker. However many wait, the job that they wait for gets a thread. */
-static void test_those_that_wait_leave_room(void **state)
+static void run_those_that_wait(unsigned max_threads, int threads)
 {
-    enum { THREADS = 4, JOBS = 32 };
+    enum { JOBS = 32 };
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
     struct workers *workers;
     int open = 0, done = 0;
-    (void)state;
-    assert_int_equal(workers_new(THREADS, &workers), 0);
+    threads_left = threads;
+    assert_int_equal(workers_new(max_threads, &workers), 0);
     for (int i = 0; i <= JOBS; i++) {
         struct waiter *w = malloc(sizeof *w);
         assert_non_null(w);
@@ -107,7 +124,24 @@ static void test_those_that_wait_leave_room(void **state)
         workers_run(workers, &w->job);
     }
     workers_free(workers);
+    threads_left = INT_MAX;
     assert_int_equal(done, JOBS + 1);
+}
+
+/* 32 releases that fail at once with -o sync: each has the kernel forget pages, which may wait for
+ * a WRITE, which needs a worker. However many wait, the job that they wait for gets a thread. */
+static void test_those_that_wait_leave_room(void **state)
+{
+    (void)state;
+    run_those_that_wait(4, INT_MAX);
+}
+
+/* So it is when fewer threads can be made than there may be. */
+static void test_few_threads(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads < 8; threads++)
+        run_those_that_wait(8, threads);
 }
 
 static void test_nothing_to_do(void **state)
@@ -125,6 +159,7 @@ int main(void)
         cmocka_unit_test(test_all_are_done),
         cmocka_unit_test(test_run_together),
         cmocka_unit_test(test_those_that_wait_leave_room),
+        cmocka_unit_test(test_few_threads),
         cmocka_unit_test(test_nothing_to_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
