@@ -45,6 +45,10 @@ enum { MAX_WORKERS = 32 };
  * vm.dirty_writeback_centisecs, unless set otherwise). */
 enum { WRITEBACK_HOLD_MS = 60 * 1000 };
 
+/* The server's exit code when the kernel offers no rings; for the primer only, as it is found out
+ * when stderr has been left. */
+enum { EXIT_REFUSED = 3 };
+
 struct server {
     const struct mount_options *options;
     const struct mount_paths *paths;
@@ -354,6 +358,8 @@ static int serve(struct server *s)
     }
     if (s->ready >= 0)
         close(s->ready);
+    if (s->daemon.transport.refused)
+        return EXIT_REFUSED;
     return err ? 1 : 0;
 }
 
@@ -374,7 +380,7 @@ static int run_foreground(struct server *s, int ready)
     int code = serve(s);
     while (waitpid(primer, NULL, 0) < 0 && errno == EINTR)
         ;
-    return code;
+    return code ? 1 : 0;
 }
 
 /* What the daemon was started with and does not know of, it must not keep: a pipe whose reader
@@ -386,9 +392,40 @@ static void close_others(int kept)
     (void)close_range((unsigned)kept + 1, UINT_MAX, 0);
 }
 
+/* Waits for the server to end, at most that many ms; less than 0: without a limit. Has it? */
+static bool wait_for_end(pid_t server, int ms, int *status)
+{
+    const struct timespec step = {.tv_nsec = 10 * 1000000};
+    pid_t ended;
+    while ((ended = waitpid(server, status, ms < 0 ? 0 : WNOHANG)) <= 0) {
+        if ((ended < 0 && errno != EINTR) || ms == 0)
+            return false;
+        if (ms > 0) {
+            ms -= ms < 10 ? ms : 10;
+            nanosleep(&step, NULL);
+        }
+    }
+    return true;
+}
+
+/* The mount has not been primed. An end of the server tells more of why than the error, which is
+ * that of any call on a mount that goes; and then the mount is gone when this returns. */
+static int explain(const struct server *s, pid_t server, int err)
+{
+    const char *point = s->paths->mountpoint;
+    int status = 0;
+    const bool ended = wait_for_end(server, err == -ECHILD ? -1 : 10000, &status);
+    if (ended && WIFSIGNALED(status))
+        log_error("cannot mount %s: the daemon was ended by signal %d", point, WTERMSIG(status));
+    else if (ended && WEXITSTATUS(status) == EXIT_REFUSED)
+        log_error("no transport=uring here: the kernel offers none");
+    else if (err != -ECHILD) /* else the server has said why */
+        log_error("mounted, but does not answer: %s: %s", point, strerror(-err));
+    return 1;
+}
+
 static int run_background(struct server *s, int ready)
 {
-    int status;
     pid_t child = fork();
     if (child < 0) {
         log_error("cannot start a process: %s", strerror(errno));
@@ -401,23 +438,7 @@ static int run_background(struct server *s, int ready)
     }
     close(s->ready);
     int err = prime(ready, s->paths->mountpoint);
-    if (!err)
-        return 0;
-    if (err ==
-        -ECONNREFUSED) { /* INIT was (transport.c); the line about it is in the system's log */
-        log_error("no transport=uring here: the kernel offers none");
-        return 1;
-    }
-    if (err != -ECHILD) {
-        log_error("mounted, but does not answer: %s: %s", s->paths->mountpoint, strerror(-err));
-        return 1;
-    }
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (WIFSIGNALED(status))
-        log_error("cannot mount %s: the daemon was ended by signal %d", s->paths->mountpoint,
-                  WTERMSIG(status));
-    return 1;
+    return err ? explain(s, child, err) : 0;
 }
 
 int mount_run(const struct mount_options *options)
