@@ -211,6 +211,8 @@ static void check_chain(struct keg *keg)
     }
 }
 
+#define SEQUENCES_OF_AN_OPENING (UINT64_C(1) << 56)
+
 static void finish_index(struct keg *keg)
 {
     uint64_t last;
@@ -218,7 +220,9 @@ static void finish_index(struct keg *keg)
     pthread_mutex_lock(&keg->manifest_lock);
     last = segment_last_sequence_locked(keg);
     pthread_mutex_unlock(&keg->manifest_lock);
-    if (last > INT64_MAX)
+    /* Below INT64_MAX, up to which a repair keeps records, there is room for all that one opening
+     * can put; so nothing is ever put that a repair would take for forged. */
+    if (last > (uint64_t)INT64_MAX - SEQUENCES_OF_AN_OPENING)
         keg_set_readonly(keg, "a record has sequence %" PRIu64 ", which no store reaches", last);
     keg->next_sequence = last + 1;
     if (keg->tombstones)
