@@ -41,7 +41,7 @@ FILES_MAX = 24  # of a writer
 SIZE_MAX = 1 << 20
 PAGE = 4096
 BIG = "big"  # the name of the file that is judged by its hash
-HOLD = 0.4  # seconds; a truncation that stood alone for longer may be in the log by itself
+HOLD = 0.2  # seconds; a truncation that stood alone for longer may be in the log by itself
 # What a call gets that the daemon had taken, or was to take, when it died; from io_uring the second.
 ABORTED = {errno.ECONNABORTED, errno.ECANCELED}
 CRASH_ERRORS = ABORTED | {errno.EIO, errno.ENOTCONN, errno.EROFS, errno.ENOSPC}
@@ -346,9 +346,9 @@ class Draw:
             yield None  # here it may stop
 
 
-def empties(options, model, step):
+def empties(model, step):
     """Whether the step is a truncation to zero that kegfs holds back for the write behind it."""
-    return (not options.sync and step[0] == "open" and step[2] & os.O_TRUNC and not model.commit_close and
+    return (step[0] == "open" and step[2] & os.O_TRUNC and not model.commit_close and
             step[1] in model.tree and model.tree[step[1]].data != b"")
 
 
@@ -395,7 +395,7 @@ def write(options, number):
                     continue
                 was_emptied = emptied
                 account.begun += 1
-                emptied = account.begun if empties(options, model, step) else 0
+                emptied = account.begun if empties(model, step) else 0
                 if emptied:
                     account.held = now()
                 account.keep()
@@ -404,7 +404,7 @@ def write(options, number):
                     slow.write(b"%d\n" % was_emptied)
                 model.apply(step)
                 account.done += 1
-                if step[0] in Draw.SYNCS or options.sync:
+                if step[0] in Draw.SYNCS or (options.sync and not emptied):
                     account.synced = account.done
                 account.keep()
         except OSError as error:
@@ -509,7 +509,7 @@ def candidates(options, number, account):
             break
         if step is None:
             continue
-        emptied = empties(options, model, step)
+        emptied = empties(model, step)
         if emptied and options.after in ("kill", "end") and position + 1 == least:
             yield position, model  # visible, and lost with the daemon
         for part in parts(step):
@@ -578,7 +578,8 @@ def main():
     parser.add_argument("--seed", required=True)
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--commit-close", action="store_true", help="mounted so")
-    parser.add_argument("--sync", action="store_true", help="mounted so: each step is synced")
+    parser.add_argument("--sync", action="store_true", help="mounted so: each step is synced, "
+                        "but for truncations to zero, which wait for a write")
     parser.add_argument("--big", type=int, default=0, help="bytes; the last writer replaces one "
                         "file of about so many")
     parser.add_argument("--after", choices=("cut", "kill", "end", "clean"), default="clean")
