@@ -9,7 +9,7 @@
 . "$(dirname "$0")/lib.sh"
 need_root
 
-cuts=${CUTS:-$(scaled 1 4 200)}
+cuts=${CUTS:-$(scaled 1 2 200)}
 seed=${TEST_SEED:-$RANDOM$RANDOM}
 RANDOM=$((seed % 32768))
 step "seed $seed, $cuts cuts"
