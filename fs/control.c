@@ -294,8 +294,8 @@ int control_lookup(struct control *c, uint64_t dir, const char *name, struct sta
     node->ino = c->next++;
     node->next = c->nodes;
     c->nodes = node;
-    pthread_mutex_unlock(&c->lock);
     stat_of(c, node, st);
+    pthread_mutex_unlock(&c->lock);
     return 0;
 }
 
@@ -306,15 +306,6 @@ static struct node **find_locked(struct control *c, uint64_t ino)
     while (*at && (*at)->ino != ino)
         at = &(*at)->next;
     return at;
-}
-
-/* A node found stays while the kernel holds a lookup of it, as it does through a request. */
-static struct node *find(struct control *c, uint64_t ino)
-{
-    pthread_mutex_lock(&c->lock);
-    struct node *node = *find_locked(c, ino);
-    pthread_mutex_unlock(&c->lock);
-    return node;
 }
 
 void control_forget(struct control *c, uint64_t ino, uint64_t n)
@@ -334,11 +325,13 @@ void control_forget(struct control *c, uint64_t ino, uint64_t n)
 
 int control_getattr(struct control *c, uint64_t ino, struct stat *st)
 {
-    struct node *node = ino == CONTROL_DIR ? NULL : find(c, ino);
-    if (!node && ino != CONTROL_DIR)
-        return -ESTALE;
-    stat_of(c, node, st);
-    return 0;
+    pthread_mutex_lock(&c->lock);
+    const struct node *node = ino == CONTROL_DIR ? NULL : *find_locked(c, ino);
+    const int err = node || ino == CONTROL_DIR ? 0 : -ESTALE;
+    if (!err)
+        stat_of(c, node, st);
+    pthread_mutex_unlock(&c->lock);
+    return err;
 }
 
 int control_read(struct control *c, uint64_t ino, uint64_t offset, size_t size,
@@ -360,8 +353,11 @@ int control_writable(struct control *c, uint64_t ino)
 {
     if (ino == CONTROL_DIR)
         return -EISDIR;
-    struct node *node = find(c, ino);
-    return !node ? -ESTALE : node->file->write ? -EACCES : 0;
+    pthread_mutex_lock(&c->lock);
+    const struct node *node = *find_locked(c, ino);
+    const int err = !node ? -ESTALE : node->file->write ? -EACCES : 0;
+    pthread_mutex_unlock(&c->lock);
+    return err;
 }
 
 /* ---- Attributes of the root ---- */

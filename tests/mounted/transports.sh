@@ -97,6 +97,15 @@ sys.exit("data passed over" if errors else 0)
 END
 }
 
+# Writes in the background until the mount is gone. It is inside before this returns, and stays there:
+# in the directory below the mount it would go on for ever.
+write_on() { # [COMMAND...]: after each write
+    rm -f "$MNT/busy"
+    (cd "$MNT" && while echo x >busy && "${@:-true}"; do :; done) 2>/dev/null &
+    busy=$!
+    until [ -e "$MNT/busy" ]; do kill -0 $busy && sleep 0.01; done
+}
+
 # A process killed while it waits, and one that ignores what it asked for.
 interrupted() {
     local pid i
@@ -196,8 +205,7 @@ for kind in "${kinds[@]}"; do
 
     step "$kind: SIGTERM while busy"
     mount_with "$kind" && pid=$(daemon_pid)
-    (cd "$MNT" && while echo x >busy && sync busy; do :; done 2>/dev/null) &
-    busy=$!
+    write_on sync busy
     sleep 0.3
     kill -TERM "$pid"
     wait_gone "$pid"
@@ -209,8 +217,7 @@ for kind in "${kinds[@]}"; do
 
     step "$kind: kill -9"
     mount_with "$kind"
-    (while echo x >"$MNT/busy"; do :; done 2>/dev/null) &
-    busy=$!
+    write_on
     keg_kill
     wait $busy || true
 
@@ -220,8 +227,7 @@ for kind in "${kinds[@]}"; do
     minor=$(stat -c '%d' "$MNT")
     [ -d /sys/fs/fuse/connections ] && [ -e "/sys/fs/fuse/connections/$minor/abort" ] ||
         mount -t fusectl none /sys/fs/fuse/connections
-    (while echo x >"$MNT/busy"; do :; done 2>/dev/null) &
-    busy=$!
+    write_on
     echo 1 >"/sys/fs/fuse/connections/$minor/abort"
     wait $busy || true
     wait_gone "$pid"
