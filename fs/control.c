@@ -362,6 +362,11 @@ int control_writable(struct control *c, uint64_t ino)
 
 /* ---- Attributes of the root ---- */
 
+bool control_permits(const struct control *c, uint32_t uid)
+{
+    return uid == 0 || uid == c->uid;
+}
+
 int control_setxattr(struct control *c, const char *name)
 {
     const char *command = name + strlen(CONTROL_ATTRIBUTES);

@@ -56,6 +56,9 @@ KEG_CHECKED int control_writable(struct control *control, uint64_t ino);
  */
 KEG_CHECKED int control_run(struct control *control, const char *command, size_t len);
 
+/* May the user run commands, as the mode of the file `control` has it: who mounted, and root. */
+bool control_permits(const struct control *control, uint32_t uid);
+
 /* name begins with CONTROL_ATTRIBUTES. -EOPNOTSUPP for what is not a command or cannot be read. */
 KEG_CHECKED int control_setxattr(struct control *control, const char *name);
 KEG_CHECKED ssize_t control_getxattr(struct control *control, const char *name, void *value,

@@ -401,8 +401,11 @@ static void setxattr_(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
     case ATTRIBUTE_REFUSED:
         fuse_reply_err(req, EOPNOTSUPP);
         return;
-    case ATTRIBUTE_CONTROL:
-        late_setxattr(req, name);
+    case ATTRIBUTE_CONTROL: /* the kernel lets in who may write to the root */
+        if (control_permits(d->control, fuse_req_ctx(req)->uid))
+            late_setxattr(req, name);
+        else
+            fuse_reply_err(req, EPERM);
         return;
     case ATTRIBUTE_PLAIN:;
         int err = volume_setxattr(d->volume, ino, reply_name(name), value, size, flags);
