@@ -81,6 +81,48 @@ int extents_read(struct volume *volume, uint64_t content, const struct extent *e
     return (size_t)n == len ? 0 : -EBADMSG;
 }
 
+static void read_gathered(struct extents_reads *reads)
+{
+    keg_read_many(reads->volume->keg, reads->readings, reads->count);
+    for (size_t i = 0; i < reads->count && !reads->error; i++) {
+        const struct keg_reading *reading = &reads->readings[i];
+        if (reading->result < 0)
+            reads->error = reading->result == -ENOENT ? -EBADMSG : (int)reading->result;
+        else if ((size_t)reading->result != reading->len)
+            reads->error = -EBADMSG;
+    }
+    reads->count = 0;
+}
+
+void extents_gather_begin(struct extents_reads *reads, struct volume *volume, uint64_t content)
+{
+    reads->volume = volume;
+    reads->content = content;
+    reads->error = 0;
+    reads->count = 0;
+}
+
+void extents_gather(struct extents_reads *reads, const struct extent *extent, uint64_t from,
+                    void *buf, size_t len)
+{
+    if (reads->count == EXTENTS_GATHERED)
+        read_gathered(reads);
+    struct keys_key *key = &reads->keys[reads->count];
+    keys_extent(key, reads->content, extent->offset);
+    reads->readings[reads->count++] =
+        (struct keg_reading){.key = keys_bytes(key),
+                             .offset = (uint32_t)(from - extent->offset),
+                             .len = len,
+                             .buf = buf};
+}
+
+int extents_gathered(struct extents_reads *reads)
+{
+    if (reads->count)
+        read_gathered(reads);
+    return reads->error;
+}
+
 /* ---- Writing ---- */
 
 void extents_plan(const struct extent *pieces, size_t count, uint64_t from, uint64_t to,
@@ -145,38 +187,28 @@ static int gather(struct volume *volume, uint64_t content, uint64_t from, uint64
     return more < 0 ? more : error;
 }
 
-/* What of the old pieces lies in [from, to), into buf, which stands for `base`. */
-static int copy_old(struct volume *volume, uint64_t content, const struct extent *pieces,
-                    size_t count, uint64_t from, uint64_t to, uint8_t *buf, uint64_t base)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint64_t a = pieces[i].offset > from ? pieces[i].offset : from;
-        uint64_t b = end_of(&pieces[i]) < to ? end_of(&pieces[i]) : to;
-        if (a >= b)
-            continue;
-        int error = extents_read(volume, content, &pieces[i], a, buf + (a - base), b - a);
-        if (error)
-            return error;
-    }
-    return 0;
-}
-
-/* The value of one extent over [start, end): the data, and what the old pieces had around it. */
+/* The value of one extent over [start, end): the old pieces, each read whole to where it belongs,
+ * zeros between them, and the data over all. */
 static int merge(struct change *change, uint64_t content, const struct extent *pieces, size_t count,
                  uint64_t start, uint64_t end, uint64_t from, struct keg_bytes data,
                  struct keg_bytes *value)
 {
-    uint64_t to = from + data.len;
+    struct extents_reads reads;
+    uint64_t at = start;
     uint8_t *buf = change_alloc(change, end - start);
     if (!buf)
         return -ENOMEM;
-    *value = (struct keg_bytes){buf, end - start};
-    memset(buf, 0, from - start);
+    extents_gather_begin(&reads, change->volume, content);
+    for (const struct extent *e = pieces; e < pieces + count; e++) {
+        memset(buf + (at - start), 0, e->offset - at);
+        at = end_of(e);
+        if (e->offset < from || at > from + data.len)
+            extents_gather(&reads, e, e->offset, buf + (e->offset - start), e->len);
+    }
+    memset(buf + (at - start), 0, end - at);
+    int error = extents_gathered(&reads);
     memcpy(buf + (from - start), data.data, data.len);
-    memset(buf + (to - start), 0, end - to);
-    int error = copy_old(change->volume, content, pieces, count, start, from, buf, start);
-    if (!error)
-        error = copy_old(change->volume, content, pieces, count, to, end, buf, start);
+    *value = (struct keg_bytes){buf, end - start};
     return error;
 }
 

@@ -39,11 +39,13 @@ static int read_scan(struct volume *volume, const struct inode *inode, uint64_t 
 {
     bool lost = false;
     struct extents it;
+    struct extents_reads reads;
     struct extent e;
     uint64_t at = from, end = from + len;
     int error = extents_open(volume, inode->content, from, &it);
     if (error)
         return error;
+    extents_gather_begin(&reads, volume, inode->content);
     int more;
     while ((more = extents_next(&it, &e)) > 0 && e.offset < end) {
         uint64_t a = e.offset > at ? e.offset : at;
@@ -52,12 +54,11 @@ static int read_scan(struct volume *volume, const struct inode *inode, uint64_t 
             continue;
         memset(buf + (at - from), 0, a - at);
         lost = lost || a > at;
-        error = extents_read(volume, inode->content, &e, a, buf + (a - from), b - a);
+        extents_gather(&reads, &e, a, buf + (a - from), b - a);
         at = b;
-        if (error)
-            break;
     }
     extents_close(&it);
+    error = extents_gathered(&reads);
     if (more < 0)
         return more;
     memset(buf + (at - from), 0, end - at);
@@ -65,30 +66,24 @@ static int read_scan(struct volume *volume, const struct inode *inode, uint64_t 
     return !error && lost && inode->flags & INODE_HOLES ? -EBADMSG : error;
 }
 
-/* Most windows are one extent that begins where the window does: found by its key, without a scan.
- * The first one that is not hands the rest over. */
+/* Most files are one extent: found by its key, without a scan. So are most windows, of which large
+ * reads take in many: the scan has those read together. */
 static int read_range(struct volume *volume, const struct inode *inode, uint64_t from, uint8_t *buf,
                       size_t len)
 {
+    struct keys_key key;
+    uint32_t skip = (uint32_t)(from % KEYS_WINDOW);
     if (!inode->content) {
         memset(buf, 0, len);
         return inode->flags & INODE_HOLES ? -EBADMSG : 0;
     }
-    while (len) {
-        struct keys_key key;
-        uint32_t skip = (uint32_t)(from % KEYS_WINDOW);
-        size_t n = KEYS_WINDOW - skip < len ? KEYS_WINDOW - skip : len;
-        keys_extent(&key, inode->content, from - skip);
-        ssize_t got = keg_read(volume->keg, keys_bytes(&key), skip, buf, n);
-        if (got < 0 && got != -ENOENT)
-            return (int)got;
-        if (got < 0 || (size_t)got < n)
-            return read_scan(volume, inode, from, buf, len);
-        from += n;
-        buf += n;
-        len -= n;
-    }
-    return 0;
+    if (len > KEYS_WINDOW - skip)
+        return read_scan(volume, inode, from, buf, len);
+    keys_extent(&key, inode->content, from - skip);
+    ssize_t got = keg_read(volume->keg, keys_bytes(&key), skip, buf, len);
+    if (got < 0 && got != -ENOENT)
+        return (int)got;
+    return got >= 0 && (size_t)got == len ? 0 : read_scan(volume, inode, from, buf, len);
 }
 
 /* As mount(8) tells of relatime. */

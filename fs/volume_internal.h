@@ -274,6 +274,22 @@ void extents_close(struct extents *it);
 /* Reads exactly bytes [from, from + len) of the file, which lie in the extent. */
 KEG_CHECKED int extents_read(struct volume *volume, uint64_t content, const struct extent *extent,
                              uint64_t from, void *buf, size_t len);
+/* The same of many extents of the same contents, gathered, as the store reads neighbours at once.
+ */
+enum { EXTENTS_GATHERED = 17 }; /* what a read of 1 MiB meets, wherever it begins */
+struct extents_reads {
+    struct volume *volume;
+    uint64_t content;
+    int error;    /* the first */
+    size_t count; /* of what is not read yet */
+    struct keys_key keys[EXTENTS_GATHERED];
+    struct keg_reading readings[EXTENTS_GATHERED];
+};
+void extents_gather_begin(struct extents_reads *reads, struct volume *volume, uint64_t content);
+void extents_gather(struct extents_reads *reads, const struct extent *extent, uint64_t from,
+                    void *buf, size_t len);
+/* Reads what is left; the first error of all. */
+KEG_CHECKED int extents_gathered(struct extents_reads *reads);
 /* Which pieces [*first, *last) of a window a write of [from, to) takes in: those it overlaps, and
  * more when there would be too many. Pure. */
 void extents_plan(const struct extent *pieces, size_t count, uint64_t from, uint64_t to,

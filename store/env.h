@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The I/O seam: the weakest set of operations that the store needs of the world. Every system call
- * on a store's files is in env_posix.c (and lockfile.c); env_mem.c keeps files in memory;
- * env_fault.c (env_fault.h) models a disk that fails and loses power. A distributed object store
- * could stand here.
+ * on a store's files is in env_posix.c (with env_posix_read.c and lockfile.c); env_mem.c keeps
+ * files in memory; env_fault.c (env_fault.h) models a disk that fails and loses power. A
+ * distributed object store could stand here.
  *
  * Files are named by plain names (no '/') in one flat directory. A file is written once, from front
  * to back, by one writer; positional reads may go on meanwhile from any thread.
@@ -68,10 +68,12 @@ struct env_ops {
      * at length or before it. Never retried after a failure. */
     int (*seal)(struct keg_file *file, uint64_t length);
 
-    /* Up to len bytes from offset; returns how many, fewer only at the end of the file. -EIO is the
+    /* Bytes from offset on, into the buffers of iov (count 1..ENV_IOV_MAX) one after the other,
+     * which may overlap; returns how many, fewer than all only at the end of the file. -EIO is the
      * one code for bytes that cannot be read, whatever the system calls it: those who read around
-     * such places know them by it. Any other error (-ENOMEM, -EINVAL) says nothing of the bytes. */
-    ssize_t (*read)(struct keg_file *file, uint64_t offset, void *buf, size_t len);
+     * such places know them by it. Any other error (-ENOMEM, -EINVAL) says nothing of the bytes.
+     * After an error the buffers may hold anything. */
+    ssize_t (*read)(struct keg_file *file, uint64_t offset, const struct iovec *iov, int count);
     int (*size)(struct keg_file *file, uint64_t *size);
 
     /* The synced file `from` becomes `to`, replacing what was there, atomically and durably. */
@@ -143,7 +145,15 @@ static inline KEG_CHECKED int env_seal(struct keg_file *file, uint64_t length)
 static inline KEG_CHECKED ssize_t env_read(struct keg_file *file, uint64_t offset, void *buf,
                                            size_t len)
 {
-    return file->ops->read(file, offset, buf, len);
+    const struct iovec iov = {buf, len};
+
+    return file->ops->read(file, offset, &iov, 1);
+}
+
+static inline KEG_CHECKED ssize_t env_readv(struct keg_file *file, uint64_t offset,
+                                            const struct iovec *iov, int count)
+{
+    return file->ops->read(file, offset, iov, count);
 }
 
 static inline KEG_CHECKED int env_size(struct keg_file *file, uint64_t *size)

@@ -247,17 +247,21 @@ static int fault_seal(struct keg_file *f, uint64_t length)
     return rc ? rc : cut;
 }
 
-static ssize_t fault_read(struct keg_file *f, uint64_t offset, void *buf, size_t len)
+static ssize_t fault_read(struct keg_file *f, uint64_t offset, const struct iovec *iov, int count)
 {
     struct fault_file *file = file_of(f);
-    ssize_t n = begin(file->env);
+    int rc = begin(file->env);
+    size_t done = 0;
 
-    if (!n)
-        n = (ssize_t)faultdisk_read(file->node, offset, buf, len, file->how == ENV_UNCACHED);
-    else if (len)
-        memset(buf, 0xdb, len);
+    for (int i = 0; i < count; i++) {
+        if (!rc)
+            done += faultdisk_read(file->node, offset + done, iov[i].iov_base, iov[i].iov_len,
+                                   file->how == ENV_UNCACHED);
+        else if (iov[i].iov_len)
+            memset(iov[i].iov_base, 0xdb, iov[i].iov_len);
+    }
     pthread_mutex_unlock(&file->env->mutex);
-    return n;
+    return rc ? rc : (ssize_t)done;
 }
 
 static int fault_size(struct keg_file *f, uint64_t *size)

@@ -243,20 +243,23 @@ static int mem_seal(struct keg_file *f, uint64_t length)
     return rc;
 }
 
-static ssize_t mem_read(struct keg_file *f, uint64_t offset, void *buf, size_t len)
+static ssize_t mem_read(struct keg_file *f, uint64_t offset, const struct iovec *iov, int count)
 {
     struct mem_file *file = file_of(f);
-    size_t size, n = 0;
+    size_t done = 0;
 
     pthread_mutex_lock(&file->env->mutex);
-    size = file->node->size;
-    if (offset < size) {
-        n = len < size - offset ? len : size - (size_t)offset;
+    for (int i = 0; i < count && offset < file->node->size; i++) {
+        size_t left = file->node->size - (size_t)offset;
+        size_t n = iov[i].iov_len < left ? iov[i].iov_len : left;
+
         if (n)
-            memcpy(buf, file->node->bytes + offset, n);
+            memcpy(iov[i].iov_base, file->node->bytes + offset, n);
+        offset += n;
+        done += n;
     }
     pthread_mutex_unlock(&file->env->mutex);
-    return (ssize_t)n;
+    return (ssize_t)done;
 }
 
 static int mem_size(struct keg_file *f, uint64_t *size)

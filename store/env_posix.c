@@ -21,6 +21,7 @@
  * sharers cannot both write.
  */
 #include "env.h"
+#include "env_posix_read.h"
 #include "lockfile.h"
 
 #include <dirent.h>
@@ -40,7 +41,6 @@
 
 enum {
     DIRECT_ALIGN = 4096,                              /* bytes; enough for nearly every device */
-    BOUNCE_MAX = 1 << 20,                             /* bytes of the buffer of one O_DIRECT read */
     FILE_FLAGS = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, /* the last for a FIFO put in our way */
 };
 
@@ -143,7 +143,8 @@ static size_t direct_align(int fd)
         size_t want = stx.stx_dio_mem_align > stx.stx_dio_offset_align ? stx.stx_dio_mem_align
                                                                        : stx.stx_dio_offset_align;
 
-        if (stx.stx_dio_offset_align == 0 || want > BOUNCE_MAX / 2 || (want & (want - 1)))
+        if (stx.stx_dio_offset_align == 0 || want > ENV_POSIX_READ_BOUNCE / 2 ||
+            (want & (want - 1)))
             return 0;
         if (want > align)
             align = want;
@@ -290,80 +291,9 @@ static int posix_seal(struct keg_file *f, uint64_t length)
     return rc;
 }
 
-/* A medium that fails is EIO through the page cache, and much else through O_DIRECT, where the
- * block layer's own code comes through: each is -EIO here. Metadata that do not fit their
- * checksums, too, leave a file that cannot be read. */
-static int read_error(int error)
+static ssize_t posix_read(struct keg_file *f, uint64_t offset, const struct iovec *iov, int count)
 {
-    static const int medium[] = {ENODATA, EILSEQ,    EREMOTEIO, EBADE,
-                                 ENOLINK, ETIMEDOUT, EBADMSG,   EUCLEAN};
-
-    for (size_t i = 0; i < sizeof medium / sizeof *medium; i++)
-        error = error == medium[i] ? EIO : error;
-    return -error;
-}
-
-static ssize_t read_cached(int fd, uint64_t offset, char *buf, size_t len)
-{
-    size_t done = 0;
-
-    while (done < len) {
-        ssize_t n = pread(fd, buf + done, len - done, (off_t)(offset + done));
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return read_error(errno);
-        if (n == 0)
-            break;
-        done += (size_t)n;
-    }
-    return (ssize_t)done;
-}
-
-static ssize_t read_direct(const struct posix_file *file, uint64_t offset, char *buf, size_t len)
-{
-    uint64_t mask = file->align - 1, start, span;
-    size_t done = 0, room, take;
-    void *bounce;
-
-    room = len < BOUNCE_MAX - 2 * file->align ? ((len + mask) & ~mask) + file->align : BOUNCE_MAX;
-    if (posix_memalign(&bounce, file->align, room))
-        return -ENOMEM;
-    while (done < len) {
-        ssize_t n;
-
-        start = (offset + done) & ~mask;
-        span = ((offset + len + mask) & ~mask) - start;
-        n = pread(file->fd, bounce, span < room ? (size_t)span : room, (off_t)start);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            int rc = read_error(errno);
-
-            free(bounce);
-            return rc;
-        }
-        if (start + (uint64_t)n <= offset + done)
-            break; /* the end of the file */
-        take = (size_t)(start + (uint64_t)n - (offset + done));
-        if (take > len - done)
-            take = len - done;
-        memcpy(buf + done, (char *)bounce + (offset + done - start), take);
-        done += take;
-    }
-    free(bounce);
-    return (ssize_t)done;
-}
-
-static ssize_t posix_read(struct keg_file *f, uint64_t offset, void *buf, size_t len)
-{
-    struct posix_file *file = file_of(f);
-
-    if (len > SSIZE_MAX || offset > (uint64_t)INT64_MAX - BOUNCE_MAX - len)
-        return -EINVAL;
-    return file->align ? read_direct(file, offset, buf, len)
-                       : read_cached(file->fd, offset, buf, len);
+    return env_posix_read(file_of(f)->fd, file_of(f)->align, offset, iov, count);
 }
 
 /* ---- Names ---- */

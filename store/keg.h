@@ -186,6 +186,21 @@ KEG_CHECKED ssize_t keg_read(struct keg *keg, struct keg_bytes key, uint32_t off
                              size_t len);
 
 /*
+ * Several values in one call, each read as keg_read reads it; the same key may be there more than
+ * once. What lies side by side in a segment (the values of one batch, or after a compaction those
+ * of keys that follow each other) and is asked for in that order is read at once: so many small
+ * reads become few large ones. Damage to one value does not keep the others from being read.
+ */
+struct keg_reading {
+    struct keg_bytes key;
+    uint32_t offset; /* in the value */
+    size_t len;      /* bytes wanted */
+    void *buf;       /* the caller's; undefined after an error of this one */
+    ssize_t result;  /* set: what keg_read would have returned */
+};
+void keg_read_many(struct keg *keg, struct keg_reading *readings, size_t count);
+
+/*
  * An ordered scan of the keys that begin with prefix. It is no snapshot: a key put or deleted while
  * the scan is under way may or may not be met, but no key is met twice and none that is there
  * throughout is missed. prefix is copied. keg_iter_seek: the next key met is the first >= key.

@@ -3,6 +3,11 @@
  * Reading. A reader finds the record's place under the index lock, shared, takes a reference to the
  * segment there, and reads and verifies with no lock held: compaction may repoint the key
  * meanwhile, but the segment's file stays until the reference is given back.
+ *
+ * Several values asked for at once are read in runs: those that stand behind one another in a
+ * segment, with at most a frame's head and the small records of others in between, by one call.
+ * Each value goes straight to where it is wanted, what is between them to nowhere; each is verified
+ * by its own CRC, as ever.
  */
 #include "read.h"
 #include "crc.h"
@@ -111,62 +116,236 @@ int read_whole(struct keg_file *file, const struct index_place *place, void *buf
     return read_value(&source, 0, buf, place->value_len);
 }
 
-/* The place of key, with a reference to its segment. */
-static int find(struct keg *keg, struct keg_bytes key, struct index_place *place,
-                struct segment **segment)
-{
-    int err;
+/* ---- Keys ---- */
 
-    pthread_rwlock_rdlock(&keg->index_lock);
-    err = index_get(keg->index, key, place, NULL);
-    if (!err) {
-        *segment = keg->slots[place->slot];
-        segment_ref(*segment);
-    }
-    pthread_rwlock_unlock(&keg->index_lock);
-    return err;
+/* A value, or a part of it, that somebody wants. */
+struct wanted {
+    struct keg_reading *reading;
+    struct segment *segment; /* with a reference; NULL: there is no such key */
+    struct index_place place;
+    size_t len;    /* bytes of it that are there */
+    uint8_t *into; /* as part of a run: where all of the value goes */
+};
+
+static void find_locked(struct keg *keg, struct wanted *wanted)
+{
+    struct keg_reading *reading = wanted->reading;
+    struct index_place *place = &wanted->place;
+
+    wanted->segment = NULL;
+    reading->result = index_get(keg->index, reading->key, place, NULL);
+    if (reading->result)
+        return;
+    wanted->segment = keg->slots[place->slot];
+    segment_ref(wanted->segment);
+    wanted->len = 0;
+    if (reading->offset < place->value_len)
+        wanted->len = place->value_len - reading->offset;
+    if (wanted->len > reading->len)
+        wanted->len = reading->len;
 }
 
-ssize_t keg_read(struct keg *keg, struct keg_bytes key, uint32_t offset, void *buf, size_t len)
+/* Ends the reading with its result. */
+static void answer(struct keg *keg, const struct wanted *wanted, int err)
 {
-    struct segment *segment;
-    struct source source;
-    int err = find(keg, key, &source.place, &segment);
+    const struct index_place *place = &wanted->place;
+    const uint64_t id = wanted->segment->id;
 
-    if (err)
-        return err;
-    if (offset >= source.place.value_len)
-        len = 0;
-    else if (len > source.place.value_len - offset)
-        len = source.place.value_len - offset;
-    if (len && index_is_lost(&source.place)) {
+    wanted->reading->result = err ? err : (ssize_t)wanted->len;
+    if (!err) {
+        atomic_fetch_add(&keg->counters.reads, 1);
+        atomic_fetch_add(&keg->counters.read_bytes, wanted->len);
+    }
+    if (err != -EBADMSG)
+        return;
+    if (index_is_lost(place))
+        keg_say(keg, KEG_LOG_ERROR,
+                "%08" PRIu64 ".data: a value of %" PRIu32 " bytes was lost before a repair", id,
+                place->value_len);
+    else
+        keg_say(keg, KEG_LOG_ERROR,
+                "%08" PRIu64 ".data: a damaged value of %" PRIu32 " bytes at offset %" PRIu64, id,
+                place->value_len, place->offset);
+    atomic_fetch_add(&keg->counters.damaged_reads, 1);
+}
+
+static void read_one(struct keg *keg, const struct wanted *wanted)
+{
+    const struct keg_reading *reading = wanted->reading;
+    struct source source = {.place = wanted->place};
+    int err = 0;
+
+    if (wanted->len && index_is_lost(&wanted->place)) {
         err = -EBADMSG;
-    } else if (len) {
-        err = segment_file(keg, segment, &source.file);
+    } else if (wanted->len) {
+        err = segment_file(keg, wanted->segment, &source.file);
         if (!err) {
-            err = read_value(&source, offset, buf, len);
-            segment_release(keg, segment);
+            err = read_value(&source, reading->offset, reading->buf, wanted->len);
+            segment_release(keg, wanted->segment);
         } else if (err == -ENOENT) {
             err = -EBADMSG; /* the segment's file is missing */
         }
     }
-    if (err == -EBADMSG) {
-        if (index_is_lost(&source.place))
-            keg_say(keg, KEG_LOG_ERROR,
-                    "%08" PRIu64 ".data: a value of %" PRIu32 " bytes was lost before a repair",
-                    segment->id, source.place.value_len);
-        else
-            keg_say(keg, KEG_LOG_ERROR,
-                    "%08" PRIu64 ".data: a damaged value of %" PRIu32 " bytes at offset %" PRIu64,
-                    segment->id, source.place.value_len, source.place.offset);
-        atomic_fetch_add(&keg->counters.damaged_reads, 1);
+    answer(keg, wanted, err);
+}
+
+ssize_t keg_read(struct keg *keg, struct keg_bytes key, uint32_t offset, void *buf, size_t len)
+{
+    struct keg_reading reading = {.key = key, .offset = offset, .buf = buf, .len = len};
+    struct wanted wanted = {.reading = &reading};
+
+    pthread_rwlock_rdlock(&keg->index_lock);
+    find_locked(keg, &wanted);
+    pthread_rwlock_unlock(&keg->index_lock);
+    if (wanted.segment) {
+        read_one(keg, &wanted);
+        segment_unref(keg, wanted.segment);
     }
-    segment_unref(keg, segment);
+    return reading.result;
+}
+
+/* ---- Many at a time ---- */
+
+enum {
+    MANY = 32,      /* found under one lock; their longest run takes 2 MiB and its gaps */
+    GAP_MAX = 4096, /* bytes between two values that cost less to read than another call does */
+};
+
+/* Whether a value is read whole and with no list of CRCs, so that it can be part of a run. */
+static bool is_plain(const struct wanted *wanted)
+{
+    const struct index_place *place = &wanted->place;
+
+    return wanted->segment && wanted->len && !index_is_lost(place) && place->value_len <= KEG_BLOCK;
+}
+
+/* Whether b's value stands so little behind a's that both are read at once. */
+static bool is_next(const struct wanted *a, const struct wanted *b)
+{
+    uint64_t end = a->place.offset + a->place.value_len;
+
+    return is_plain(a) && is_plain(b) && a->segment == b->segment && b->place.offset >= end &&
+           b->place.offset - end <= GAP_MAX;
+}
+
+/* Of a value that is wanted in part all is read elsewhere, as it has to be verified. -ENOMEM. */
+static int find_room(struct wanted *run, size_t count)
+{
+    int err = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        run[i].into = run[i].reading->buf;
+        if (run[i].len < run[i].place.value_len)
+            run[i].into = malloc(run[i].place.value_len);
+        if (!run[i].into)
+            err = -ENOMEM;
+    }
+    return err;
+}
+
+static void free_room(const struct wanted *run, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (run[i].into != run[i].reading->buf)
+            free(run[i].into);
+    }
+}
+
+static int add_piece(struct iovec *iov, int pieces, uint8_t *into, size_t len)
+{
+    struct iovec *last = pieces ? &iov[pieces - 1] : NULL;
+
+    if (last && (uint8_t *)last->iov_base + last->iov_len == into) {
+        last->iov_len += len;
+        return pieces;
+    }
+    iov[pieces] = (struct iovec){into, len};
+    return pieces + 1;
+}
+
+/* All values of the run, and what is between them, by one call. */
+static int read_through(struct keg *keg, const struct wanted *run, size_t count)
+{
+    uint8_t gap[GAP_MAX]; /* for all of them, as nobody looks at it */
+    struct iovec iov[2 * MANY];
+    struct keg_file *file;
+    uint64_t at = run->place.offset;
+    int pieces = 0;
+    ssize_t got;
+    int err = segment_file(keg, run->segment, &file);
+
     if (err)
         return err;
-    atomic_fetch_add(&keg->counters.reads, 1);
-    atomic_fetch_add(&keg->counters.read_bytes, len);
-    return (ssize_t)len;
+    for (size_t i = 0; i < count; i++) {
+        const struct index_place *place = &run[i].place;
+
+        if (place->offset > at)
+            pieces = add_piece(iov, pieces, gap, (size_t)(place->offset - at));
+        pieces = add_piece(iov, pieces, run[i].into, place->value_len);
+        at = place->offset + place->value_len;
+    }
+    got = env_readv(file, run->place.offset, iov, pieces);
+    segment_release(keg, run->segment);
+    if (got < 0)
+        return (int)got;
+    return (uint64_t)got == at - run->place.offset ? 0 : -EBADMSG;
+}
+
+/* If they cannot be had together each is tried alone, so that one bad sector hurts but one. */
+static void read_run(struct keg *keg, struct wanted *run, size_t count)
+{
+    int err = count > 1 ? find_room(run, count) : -ENOMEM;
+
+    if (!err)
+        err = read_through(keg, run, count);
+    for (size_t i = 0; i < count; i++) {
+        struct wanted *wanted = &run[i];
+        const struct index_place *place = &wanted->place;
+
+        if (err) {
+            read_one(keg, wanted);
+        } else if (crc_update(0, wanted->into, place->value_len) != place->crc) {
+            answer(keg, wanted, -EBADMSG);
+        } else {
+            if (wanted->into != wanted->reading->buf)
+                memcpy(wanted->reading->buf, wanted->into + wanted->reading->offset, wanted->len);
+            answer(keg, wanted, 0);
+        }
+    }
+    if (count > 1)
+        free_room(run, count);
+}
+
+/* At most MANY of them. */
+static void read_some(struct keg *keg, struct keg_reading *readings, size_t count)
+{
+    struct wanted wanted[MANY];
+
+    pthread_rwlock_rdlock(&keg->index_lock);
+    for (size_t i = 0; i < count; i++) {
+        wanted[i].reading = &readings[i];
+        find_locked(keg, &wanted[i]);
+    }
+    pthread_rwlock_unlock(&keg->index_lock);
+    for (size_t i = 0, n; i < count; i += n) {
+        n = 1;
+        while (i + n < count && is_next(&wanted[i + n - 1], &wanted[i + n]))
+            n++;
+        if (wanted[i].segment)
+            read_run(keg, &wanted[i], n);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (wanted[i].segment)
+            segment_unref(keg, wanted[i].segment);
+    }
+}
+
+void keg_read_many(struct keg *keg, struct keg_reading *readings, size_t count)
+{
+    for (size_t i = 0, n; i < count; i += n) {
+        n = count - i < MANY ? count - i : MANY;
+        read_some(keg, readings + i, n);
+    }
 }
 
 /* ---- Scans ---- */

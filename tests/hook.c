@@ -98,16 +98,18 @@ static int hook_seal(struct keg_file *f, uint64_t length)
     return err ? err : env_seal(file_of(f)->below, length);
 }
 
-static ssize_t hook_read(struct keg_file *f, uint64_t offset, void *buf, size_t len)
+static ssize_t hook_read(struct keg_file *f, uint64_t offset, const struct iovec *iov, int count)
 {
     struct hook_file *file = file_of(f);
     int err;
 
     file->hook->read_at = offset;
-    file->hook->read_len = len;
+    file->hook->read_len = 0;
+    for (int i = 0; i < count; i++)
+        file->hook->read_len += iov[i].iov_len;
     err = call_file(file, HOOK_READ);
 
-    return err ? err : env_read(file->below, offset, buf, len);
+    return err ? err : env_readv(file->below, offset, iov, count);
 }
 
 static int hook_size(struct keg_file *f, uint64_t *size)

@@ -236,8 +236,14 @@ static void reading(struct keg_env *env)
         uint64_t offset = i % 4 ? random_below(&dice, LEN + 5000) : random_width(&dice) % LEN;
         size_t len = i % 10 ? random_width(&dice) % LEN : LEN;
         size_t left = offset < LEN ? LEN - (size_t)offset : 0, n = len < left ? len : left;
+        size_t cut = random_below(&dice, len + 1), cut2 = cut + random_below(&dice, len - cut + 1);
+        const struct iovec pieces[] = {
+            {back, cut}, {NULL, 0}, {back + cut, cut2 - cut}, {back + cut2, len - cut2}};
 
         assert_int_equal(env_read(readers[i % 2], offset, back, len), n);
+        assert_memory_equal(back, data + (n ? offset : 0), n);
+        memset(back, 0, n);
+        assert_int_equal(env_readv(readers[i % 2], offset, pieces, 4), n);
         assert_memory_equal(back, data + (n ? offset : 0), n);
     }
     /* What is written after the open is seen past the cache as well. */

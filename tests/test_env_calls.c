@@ -110,6 +110,29 @@ WRAP(ssize_t, pread64, (int fd, void *buf, size_t len, off_t at))
     return __real_pread64(fd, buf, len, at);
 }
 
+WRAP(ssize_t, preadv64, (int fd, const struct iovec *iov, int count, off_t at))
+{
+    size_t total = 0, done = 0;
+
+    called('v');
+    if (read_error) {
+        errno = read_error;
+        return -1;
+    }
+    for (int i = 0; i < count; i++)
+        total += iov[i].iov_len;
+    if (interrupted(&total))
+        return -1;
+    for (int i = 0; i < count && done < total; i++) {
+        size_t len = iov[i].iov_len < total - done ? iov[i].iov_len : total - done;
+        ssize_t n = __real_pread64(fd, iov[i].iov_base, len, at + (off_t)done);
+
+        assert_true(n >= 0);
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
 WRAP(ssize_t, pwrite64, (int fd, const void *buf, size_t len, off_t at))
 {
     return interrupted(&len) ? -1 : __real_pwrite64(fd, buf, len, at);
@@ -281,6 +304,37 @@ static void test_short_and_interrupted(void **state)
     env_close(file);
 }
 
+/* Several pieces are one call, which is not given up when it is short or interrupted. */
+static void test_pieces_are_read_at_once(void **state)
+{
+    enum { PIECES = 20, PIECE = 997 };
+    static uint8_t data[PIECES * PIECE], back[sizeof data];
+    struct keg_env *env = env_of(state);
+    struct iovec iov[PIECES];
+    struct keg_file *file;
+
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 2654435761u >> 9);
+    for (size_t i = 0; i < PIECES; i++)
+        iov[i] = (struct iovec){back + i * PIECE, PIECE};
+    assert_int_equal(env_replace(env, "a", data, sizeof data - 1), 0);
+    assert_int_equal(env_open(env, "a", ENV_READ, &file), 0);
+    want_calls("dwsrd");
+    assert_int_equal(env_readv(file, 0, iov, PIECES - 1), sizeof data - PIECE);
+    want_calls("v");
+    trouble = true;
+    for (int round = 0; round < 6; round++) {
+        memset(back, 0, sizeof back);
+        assert_int_equal(env_readv(file, 0, iov, PIECES), sizeof data - 1);
+        assert_memory_equal(back, data, sizeof data - 1);
+    }
+    assert_true(disturbed >= 6);
+    trouble = false;
+    read_error = ENODATA;
+    assert_int_equal(env_readv(file, 0, iov, PIECES), -EIO);
+    env_close(file);
+}
+
 /* Without O_DIRECT: written back first, and its error is the open's; then dropped. */
 static void test_uncached_without_direct(void **state)
 {
@@ -340,6 +394,7 @@ int main(void)
         TEST(order),
         TEST(errors),
         TEST(short_and_interrupted),
+        TEST(pieces_are_read_at_once),
         TEST(uncached_without_direct),
         TEST(unreadable),
     };
