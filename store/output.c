@@ -11,7 +11,7 @@ enum { KEYS_SIZE = OUTPUT_RECORDS * 256 + KEG_KEY_MAX + KEG_META_MAX };
 int output_init(struct output *output, struct keg *keg)
 {
     *output = (struct output){.keg = keg};
-    output->entries = calloc(OUTPUT_RECORDS, sizeof *output->entries);
+    output->entries = malloc(OUTPUT_RECORDS * sizeof *output->entries);
     output->keys = malloc(KEYS_SIZE);
     output->values_size = 2 * OUTPUT_FRAME;
     output->values = malloc(output->values_size);
