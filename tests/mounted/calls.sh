@@ -29,10 +29,7 @@ open(sys.argv[1] + "/ready", "w").close()
 os.read(os.open(sys.argv[1] + ".wait", os.O_RDONLY), 1)
 END
     holder=$!
-    while [ ! -e "$MNT/ready" ]; do
-        kill -0 $holder || fail "no files were made"
-        sleep 0.05
-    done
+    wait_until $holder test -e "$MNT/ready"
 }
 export LIB=$top/tests/mounted
 mkfifo "$MNT.wait"

@@ -38,7 +38,7 @@ for options in "" -x -F -s; do
     # shellcheck disable=SC2086 # none or one
     timeout 900 dbench -D "$dir" -t "$(scaled 2 3 60)" -c /usr/share/dbench/client.txt $options \
         "$(scaled 2 4 20)" >"$T/log" 2>&1 || said "nothing, it failed"
-    said '^Throughput [1-9]'
+    said '^Throughput [0-9.]*[1-9]' # a slow machine does less than 1 MB/s
     ! grep -i 'failed\|expected' "$T/log" || fail "dbench $options reports failures"
     rm -rf "$dir/clients"
     empty "dbench $options"

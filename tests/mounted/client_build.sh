@@ -29,6 +29,9 @@ equal "files that differ" $((files / 2)) \
     "$(diff -rq -x .git "$clone" "$work" | wc -l)"
 # Two worktrees commit at once, and gc runs beside them; all fsync what they write.
 git -C "$clone" config core.fsync all
+# They lock the same references for a moment, which git waits for no longer than 0.1 s.
+git -C "$clone" config core.filesRefLockTimeout 60000
+git -C "$clone" config core.packedRefsTimeout 60000
 commits() { # DIR BRANCH
     local i
     git -C "$1" checkout -q -b "$2"

@@ -25,10 +25,10 @@ stop() {
     local pid
     pid=$(cat "$T/nginx.pid" 2>/dev/null) || return 0
     kill -TERM "$pid"
-    while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
+    wait_end "$pid"
     rm -f "$T/nginx.pid"
 }
-trap 'status=$?; stop; (exit $status); clean_up' EXIT
+trap 'status=$?; set +e; (stop); (exit $status); clean_up' EXIT
 
 start() { # sets $url
     local port try

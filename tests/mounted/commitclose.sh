@@ -130,7 +130,12 @@ closed = open(top + "/closed", "wb", buffering=0)
 closed.write(b"whole")
 closed.close()
 os.kill(int(sys.argv[2]), signal.SIGTERM)
-while os.path.exists("/proc/" + sys.argv[2]):
+def runs():
+    try:
+        return "State:\tZ" not in open(f"/proc/{sys.argv[2]}/status").read()
+    except OSError:
+        return False
+while runs():
     time.sleep(0.01)
 PYTHON
 keg_mount -o commit=close
@@ -202,7 +207,7 @@ if [ "$(id -u)" -eq 0 ]; then
     cp "$old" "$MNT/file"
     if head -c 100M /dev/zero >"$MNT/file" 2>"$T/said"; then fail "100 MiB in 64"; fi
     cat "$T/said" >&2
-    for ((i = 0; i < 200; i++)); do # RELEASE comes after close
+    for ((i = 0; i < 6000; i++)); do # RELEASE comes after close
         [ "$(stat -c %s "$MNT/file")" != "$(stat -c %s "$old")" ] || break
         sleep 0.01
     done

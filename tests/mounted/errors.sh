@@ -62,7 +62,9 @@ refused 1 "$T/no-store" "$KEGFS" stats "$T/no-store"
 
 step "a mountpoint whose daemon was killed"
 keg_mount
-kill -9 "$(daemon_pid)"
+pid=$(daemon_pid)
+kill -9 "$pid"
+wait_end "$pid"
 keg_mount 2>"$T/said"
 grep -qF "$MNT" "$T/said" || fail "it does not say that it cleared the mountpoint"
 equal "the file" kept "$(cat "$MNT/kept")"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # a full disk: puts get ENOSPC, reads and deletes go on, what they free is usable without a restart
+# (scripts/torture runs it in full)
 . "$(dirname "$0")/lib.sh"
 need_root
 

@@ -51,6 +51,19 @@ mounts_below() { awk -v top="$1/" 'index($2, top) == 1 { print $2 }' /proc/self/
 unmount_lazily() {
     if [ "$(id -u)" -eq 0 ]; then umount -l "$1"; else fusermount3 -u -z "$1"; fi
 }
+# What a test that failed has left running is not to go on, least of all where the mount was. Daemons
+# are left to kill_holder.
+end_descendants() { # PID
+    local child children
+    children=$(cat "/proc/$1/task/"*/children 2>/dev/null)
+    for child in $children; do
+        [ "$(readlink "/proc/$child/exe")" = "$(realpath "$KEGFS")" ] || {
+            kill -STOP "$child"
+            end_descendants "$child"
+            kill -9 "$child"
+        }
+    done 2>/dev/null
+}
 clean_up() {
     local status=$? mount lock
     trap - EXIT
@@ -61,6 +74,7 @@ clean_up() {
         mounts_below "$T"
         tail -n 20 "$T"/daemon.log 2>/dev/null
     } >&2
+    end_descendants $$
     mounts_below "$T" | while read -r mount; do unmount_lazily "$mount"; done
     for lock in "$T"/*/LOCK; do kill_holder "$lock" 2>/dev/null; done
     if compgen -G "$T/sanitizer.*" >/dev/null; then
@@ -120,10 +134,42 @@ keg_kill() { # [PID]: kill -9, and the mountpoint is free again
     wait_end "$pid"
     unmount_lazily "$MNT"
 }
-wait_end() { # PID: of a process that is no child of ours, or not waited for yet
-    while [ -e "/proc/$1" ] && ! grep -q '^State:\sZ' "/proc/$1/status" 2>/dev/null; do
+# A signal to stop is taken by one thread, which may be in the middle of a system call, while the
+# others run on. Once one has stopped all are told, and who is in a system call stops at its end.
+stop_process() { # PID: none of its threads runs, or will, outside of the kernel
+    local i states
+    kill -STOP "$1"
+    for ((i = 0; i < 6000; i++)); do
+        states=$(sed -sn 's/^State:\s\(.\).*/\1/p' "/proc/$1/task/"*/status 2>/dev/null |
+            sort -u | tr -d '\n') || true # a thread has ended meanwhile
+        case $states in T | DT) return 0 ;; esac
         sleep 0.01
     done
+    fail "it does not stop ($states)"
+}
+# Waits for a command to succeed, for as long as the process is there (it may be ours, and a zombie)
+# that is to make it so, and no longer than is reasonable.
+wait_until() { # PID COMMAND...
+    local i pid=$1
+    shift
+    for ((i = 0; i < 12000; i++)); do
+        ! "$@" || return 0
+        is_running "$pid" || break
+        sleep 0.01
+    done
+    "$@" || fail "process $pid, which is $(is_running "$pid" || echo not) there, did not make it so: $*"
+}
+is_running() { # PID
+    [ -e "/proc/$1" ] && ! grep -q '^State:\sZ' "/proc/$1/status" 2>/dev/null
+}
+is_in() { [ "$(readlink "/proc/$1/cwd")" = "$2" ]; } # PID DIRECTORY
+wait_end() { # PID: of a process that is no child of ours, or not waited for yet
+    local i
+    for ((i = 0; i < 12000; i++)); do
+        is_running "$1" || return 0
+        sleep 0.01
+    done
+    fail "process $1 does not end"
 }
 
 start_daemon() { # [OPTION...]: in the foreground: its exit status and its log can be had
@@ -215,12 +261,12 @@ load_ended() { # by itself, because its calls fail
     read -r load_at _ </proc/uptime
     wait "$load_pid" || fail "a writer failed otherwise than by the crash (${load_options[*]})"
 }
-load_judge() { # cut|kill|end|clean; sets steps, lost, aborted
+load_judge() { # cut|kill|end|clean; sets steps, lost, aborted; load_about says which round it is
     local figures
     figures=$("$python" -S "$top/tests/mounted/load.py" judge "$MNT" "$T/accounts" \
         "${load_options[@]}" --after "$1" --at "$load_at") || {
         echo "$figures"
-        fail "not what was acknowledged (${load_options[*]})"
+        fail "not what was acknowledged (${load_about:+$load_about; }${load_options[*]})"
     }
     # shellcheck disable=SC2034 # the caller's
     read -r steps lost aborted _ <<<"$figures"

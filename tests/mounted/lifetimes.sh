@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # locks and lifetimes: signals under load, a busy or vanished mountpoint, a store taken away
+# (scripts/torture runs it in full)
 . "$(dirname "$0")/lib.sh"
 export LC_ALL=C
 seed=${TEST_SEED:-$RANDOM$RANDOM}
@@ -47,7 +48,7 @@ step "a mountpoint that is busy"
 start_daemon
 (cd "$MNT" && exec sleep 1000) &
 sleeper=$!
-until [ "$(readlink "/proc/$sleeper/cwd")" = "$MNT" ]; do sleep 0.01; done
+wait_until "$sleeper" is_in "$sleeper" "$MNT"
 refused 1 busy "$KEGFS" umount "$MNT"
 equal "it still serves" kept "$(cat "$MNT/kept")"
 kill "$sleeper"
@@ -131,8 +132,9 @@ for ((i = 0; i < 40; i++)); do
     (while cat "$MNT/kept" && echo "$i" >>"$MNT/c$i"; do :; done >/dev/null 2>&1) &
     clients[i]=$!
 done
-for name in held c{0..39}; do
-    until [ -e "$MNT/$name" ]; do sleep 0.01; done
+wait_until "$client" test -e "$MNT/held"
+for ((i = 0; i < 40; i++)); do
+    wait_until "${clients[i]}" test -s "$MNT/c$i" # made is not yet written
 done
 kill -TERM "$daemon"
 ended_with 0

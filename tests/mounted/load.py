@@ -354,7 +354,10 @@ def empties(model, step):
 
 def parts(step):
     """The requests that the kernel makes of a step: a write that begins within a page it does not
-    have cached ends there, and another one follows."""
+    have cached ends there, and another one follows. It is cut nowhere else: a request takes 256
+    pages (max_write), a write that begins within a page ends below SIZE_MAX (Draw.change), and
+    that of a big file begins at a multiple of SIZE_MAX and is no longer."""
+    assert step[0] != "write" or step[1] // SIZE_MAX == (step[1] + len(step[2]) - 1) // SIZE_MAX
     if step[0] == "write" and step[1] % PAGE and step[1] // PAGE != (step[1] + len(step[2])) // PAGE:
         _, at, data = step
         first = PAGE - at % PAGE
@@ -476,22 +479,62 @@ def tree_state(top):
 
 
 def describe(value):
-    if isinstance(value, tuple):
-        return f"a file of {len(value[1])} bytes, mode {value[0]:o}"
-    return "missing" if value == "" else "a directory" if value is None else f"a link to {value}"
+    if not isinstance(value, tuple):
+        return "missing" if value == "" else "a directory" if value is None else f"a link to {value}"
+    mode, data = value
+    size, digest = data if isinstance(data, tuple) else (len(data), Sum().extended(data).value()[1])
+    return f"a file of {size} bytes ({digest[:8]}), mode {mode:o}"
 
 
-def complain(number, found, states):
-    """No state fits: which path fits which states."""
-    print(f"writer {number}: the tree is in no state that it may be in; for each path that is not "
-          f"as after the last step, the steps after which it is (of {len(states)})")
-    last = states[-1][1]
-    for path in sorted(set(found) | set(last)):
-        if found.get(path, "") != last.get(path, ""):
-            fits = [step for step, state in states
-                    if state.get(path, "") == found.get(path, "")]
-            print(f"  {path}: {describe(found.get(path, ''))}, expected "
-                  f"{describe(last.get(path, ''))}; fits {fits[:3]}..{fits[-3:]}")
+def difference(found, wanted):
+    """Where two contents part, and whether zeros or the end of what was found follow."""
+    if not (isinstance(found, tuple) and isinstance(wanted, tuple)):
+        return ""
+    found, wanted = found[1], wanted[1]
+    if found == wanted or isinstance(found, tuple) or isinstance(wanted, tuple):
+        return ""
+    at = next((i for i, pair in enumerate(zip(found, wanted)) if pair[0] != pair[1]),
+              min(len(found), len(wanted)))
+    rest = "nothing" if at == len(found) else "zeros" if not any(found[at:]) else "other bytes"
+    return f"; they part at {at}, where there is {rest}"
+
+
+def said_of(step):
+    """A step without its data."""
+    return [len(word) if isinstance(word, bytes) else word for word in step]
+
+
+def complain(options, number, account, found, states):
+    """No state fits: what was promised, which path fits which states, and the calls since then."""
+    first, last = states[0], states[-1]
+    print(f"writer {number} of seed {options.seed}, after a {options.after}: the tree is in none of "
+          f"the {len(states)} states that it may be in, those of step {first[0]} to {last[0]}. "
+          f"Steps begun {account.begun}, done {account.done}, synced {account.synced}; ended by "
+          f"{errno.errorcode.get(account.error, account.error)}, {options.at - account.held:.3f} s "
+          f"after its last truncation to zero")
+    touched = set()
+    for path in sorted(set(found) | set(first[1]) | set(last[1])):
+        here = found.get(path, "")
+        fits = [step for step, state in states if state.get(path, "") == here]
+        if len(fits) == len(states):
+            continue
+        touched.add(path)
+        print(f"  {path}: found {describe(here)}; it may be, first, "
+              f"{describe(first[1].get(path, ''))}, and at last {describe(last[1].get(path, ''))}"
+              f"{difference(here, last[1].get(path, ''))}; as after steps "
+              f"{f'{fits[0]}..{fits[-1]}' if fits else 'none'} of these")
+    model, draw = load(options.accounts, number, options)
+    position = 0
+    for step in draw.steps():
+        if position == account.begun:
+            break
+        if step is None:
+            continue
+        position += 1
+        if position > first[0] - 20 and (touched & {*step[1:3]} or step[0] in (
+                "write", "close", "fsync")):
+            print(f"    step {position}: {said_of(step)}")
+        model.apply(step)
 
 
 def candidates(options, number, account):
@@ -545,7 +588,7 @@ def judge_one(options, number):
             if position >= account.done:
                 break
     if at is None:
-        complain(number, found, states)
+        complain(options, number, account, found, states)
         return None
     for node in kept.values():
         if isinstance(node, File):

@@ -73,7 +73,7 @@ revive() {
 }
 
 one_round() { # FILESYSTEM ROUND
-    local options load before is_lost=0 stopped=0 pid
+    local options load before is_lost=0 stopped again="" pid
     options_of "$2"
     keg_mount -o "$(IFS=, && echo "${options[*]}")"
     load_begin "$seed.$2" 4 $((1 + RANDOM % 80)) "${load[@]}"
@@ -81,14 +81,20 @@ one_round() { # FILESYSTEM ROUND
     pid=$(daemon_pid)
     # The daemon does not live to see it, as in a real cut: a sync that is under way at the moment of
     # the shutdown may return 0 after it, and must not be told to anybody.
-    kill -STOP "$pid" && stopped=1
+    stop_process "$pid"
     before=$(sizes)
     cut
+    stopped=$(awk '$1 == "State:" { print $2 }' "/proc/$pid/task/"*/status | sort | uniq -c | tr -d '\n')
     keg_kill "$pid"
     load_ended
     revive
     ! shrunk "$before" || is_lost=1
-    [ $((RANDOM % 4)) -ne 0 ] || cut_the_recovery
+    if [ $((RANDOM % 4)) -eq 0 ]; then
+        cut_the_recovery
+        again=", cut again in recovery"
+    fi
+    load_about="TEST_SEED=$seed, round $2, $1$again, -o $(IFS=, && echo "${options[*]}"); at the cut"
+    load_about+=" the threads were$stopped, the last segments $(tail -n 2 <<<"$before" | tr '\n' ' ')"
     keg_mount -o segment_size=1M
     load_judge cut
     "$KEGFS" check "$STORE" >"$T/check" || { cat "$T/check" && fail "round $2: not sound"; }
@@ -98,7 +104,7 @@ one_round() { # FILESYSTEM ROUND
         counted=$((counted + 1)) counted_on[$1]=$((counted_on[$1] + 1))
     else
         void=$((void + 1))
-        echo "round $2 ($1, ${options[*]}, stopped $stopped): nothing was lost"
+        echo "nothing was lost ($load_about)"
     fi
 }
 

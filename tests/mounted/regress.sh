@@ -11,7 +11,7 @@ reader=$!
 exec 9>"$T/fifo"
 keg_mount
 exec 9>&-
-for _ in $(seq 200); do kill -0 $reader 2>/dev/null || break; sleep 0.05; done
+for _ in $(seq 1200); do kill -0 $reader 2>/dev/null || break; sleep 0.05; done
 ! kill -0 $reader 2>/dev/null || fail "who reads the pipe still waits for the daemon"
 wait $reader
 keg_umount
@@ -34,7 +34,7 @@ for signal in TERM INT HUP; do
     put=$!
     exec 9>"$T/in"
     printf half >&9
-    for _ in $(seq 200); do compgen -G "$MNT/dir/.kegfs-put-*" >/dev/null && break; sleep 0.05; done
+    for _ in $(seq 1200); do compgen -G "$MNT/dir/.kegfs-put-*" >/dev/null && break; sleep 0.05; done
     compgen -G "$MNT/dir/.kegfs-put-*" >/dev/null || fail "nothing was put"
     status=0
     kill -"$signal" $put
@@ -85,7 +85,8 @@ import os, signal, subprocess, sys, time
 kegfs, point, lock, pid = sys.argv[1:3] + [":%d " % os.stat(sys.argv[3]).st_ino, int(sys.argv[4])]
 umount = subprocess.Popen([kegfs, "umount", point])
 while point in open("/proc/self/mounts").read():
-    pass
+    if umount.poll():
+        sys.exit("umount failed")
 try:
     os.kill(pid, signal.SIGSTOP)
 except ProcessLookupError:
@@ -99,7 +100,7 @@ sys.exit(0 if held else 75)
 END
 }
 status=75
-for _ in $(seq 20); do
+for _ in $(seq 100); do
     mkdir -p "$T/above/mnt"
     "$KEGFS" mount "$STORE" "$T/above/mnt"
     mv "$T/above" "$T/renamed"
@@ -115,7 +116,7 @@ step "umount waits for who only looks at the mount"
 keg_mount
 (cd "$MNT" && sleep 0.2) &
 looker=$!
-while kill -0 $looker && [ "$(readlink "/proc/$looker/cwd")" != "$MNT" ]; do sleep 0.01; done
+while is_running $looker && ! is_in $looker "$MNT"; do sleep 0.01; done
 keg_umount
 wait $looker
 

@@ -7,13 +7,6 @@ need_root
 kinds=(spin libfuse)
 if (need_uring) 2>"$T/why"; then kinds=(uring "${kinds[@]}"); else cat "$T/why" >&2; fi
 
-wait_gone() { # PID
-    for _ in $(seq 600); do
-        [ -e "/proc/$1" ] && ! grep -q '^State:\sZ' "/proc/$1/status" 2>/dev/null || return 0
-        sleep 0.1
-    done
-    fail "process $1 does not end"
-}
 mount_with() { # KIND [OPTION...]
     local kind=$1
     shift
@@ -103,7 +96,7 @@ write_on() { # [COMMAND...]: after each write
     rm -f "$MNT/busy"
     (cd "$MNT" && while echo x >busy && "${@:-true}"; do :; done) 2>/dev/null &
     busy=$!
-    until [ -e "$MNT/busy" ]; do kill -0 $busy && sleep 0.01; done
+    wait_until $busy test -e "$MNT/busy"
 }
 
 # A process killed while it waits, and one that ignores what it asked for.
@@ -147,7 +140,7 @@ reply_due() { # KIND
     fsfreeze -u "$disk"
     wait $writer || fail "the write was not answered: $(cat "$T/why")"
     exec 9>&-
-    wait_gone "$pid"
+    wait_end "$pid"
     equal "what was written" due "$("$KEGFS" get "$disk/store" due)"
     umount "$disk"
 }
@@ -159,14 +152,18 @@ inodes_of_many_forgets() {
     keg_kill_cache
 }
 
+# How long the work goes on that was left behind depends on what else the machine does; an idle mount
+# that does something does it all the time.
 idle_costs_nothing() {
-    local pid before after
+    local pid before after i
     pid=$(daemon_pid)
-    sleep 1.5 # the volume's and the store's own timers
-    before=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
-    sleep 2
-    after=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
-    [ $((after - before)) -le 4 ] || fail "an idle mount used $((after - before)) hundredths of 2 s"
+    for ((i = 0; i < 20; i++)); do
+        before=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
+        sleep 2 # longer than the volume's and the store's own timers
+        after=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
+        [ $((after - before)) -gt 4 ] || return 0
+    done
+    fail "an idle mount used $((after - before)) hundredths of 2 s, and no less before"
 }
 
 for kind in "${kinds[@]}"; do
@@ -184,14 +181,14 @@ for kind in "${kinds[@]}"; do
 
     step "$kind: ways to end"
     pid=$(daemon_pid)
-    soon fusermount3 -u "$MNT" && wait_gone "$pid"
+    soon fusermount3 -u "$MNT" && wait_end "$pid"
     mount_with "$kind" && pid=$(daemon_pid)
-    soon umount "$MNT" && wait_gone "$pid"
+    soon umount "$MNT" && wait_end "$pid"
     for signal in TERM INT HUP; do
         mount_with "$kind" && pid=$(daemon_pid)
         echo "$signal" >"$MNT/last"
         kill -"$signal" "$pid"
-        wait_gone "$pid"
+        wait_end "$pid"
         ! is_mounted || fail "mounted after SIG$signal"
         equal "after SIG$signal" "$signal" "$("$KEGFS" get "$STORE" last)"
     done
@@ -200,7 +197,7 @@ for kind in "${kinds[@]}"; do
     umount -l "$MNT"
     echo "still open" >&9
     exec 9>&-
-    wait_gone "$pid"
+    wait_end "$pid"
     equal "after umount -l" "still open" "$("$KEGFS" get "$STORE" open)"
 
     step "$kind: SIGTERM while busy"
@@ -208,7 +205,7 @@ for kind in "${kinds[@]}"; do
     write_on sync busy
     sleep 0.3
     kill -TERM "$pid"
-    wait_gone "$pid"
+    wait_end "$pid"
     wait $busy || true
     ! is_mounted || fail "mounted after SIGTERM while busy"
 
@@ -230,7 +227,7 @@ for kind in "${kinds[@]}"; do
     write_on
     echo 1 >"/sys/fs/fuse/connections/$minor/abort"
     wait $busy || true
-    wait_gone "$pid"
+    wait_end "$pid"
     ! is_mounted || unmount_lazily "$MNT"
     equal "after the abort" before "$("$KEGFS" get "$STORE" aborted)"
 
