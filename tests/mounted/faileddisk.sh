@@ -84,10 +84,12 @@ umount "$T/disk" # and nothing is left in the page cache
 attach
 start_daemon -o sync_interval=60000
 cmp "$MNT/kept" "$T/kept"
-while read -r name; do
-    i=${name#*-}
-    cmp "$MNT/$name" <(python3 -c "import sys; sys.stdout.write('%08d' % $i * 8192)")
-done <"$T/acknowledged"
+python3 - "$MNT" "$T/acknowledged" <<'PYTHON'
+import sys
+for name in open(sys.argv[2]).read().split():
+    with open(f"{sys.argv[1]}/{name}", "rb") as file:
+        assert file.read() == b"%08d" % int(name.split("-")[1]) * 8192, name
+PYTHON
 "$KEGFS" check "$STORE" || fail "not sound"
 echo new >"$MNT/new"
 keg_umount
