@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# What quickstart and test share: find out what is missing on a Debian, and install it.
+# What quickstart, test, torture and others share: find out what is missing on a Debian, and install
+# it; the builds; the fuzzer.
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -107,4 +108,37 @@ no_fuse_because() {
     elif [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
         echo "/dev/fuse may not be opened by $(id -un): chmod 666 /dev/fuse, or run this as root"
     fi
+}
+
+# ---- Builds: build-test/NAME, each a compiler and its options ----
+
+build() { # NAME
+    local options=(-Dwerror=true) CC=gcc
+    case $1 in
+    gcc) ;;
+    clang) CC=clang ;;
+    nofuse) options+=(-Dfuse=disabled) ;;
+    asan) CC=clang options+=("-Db_sanitize=address,undefined" -Db_lundef=false) ;;
+    fuzz) CC=clang options+=(-Dfuzz=true -Db_lundef=false) ;;
+    tsan) CC=clang options+=(-Db_sanitize=thread -Db_lundef=false) ;;
+    *) die "build $1?" ;;
+    esac
+    export CC
+    [ "$1" = nofuse ] || options+=(-Dfuse=enabled)
+    mkdir -p build-test
+    exec 9>"build-test/$1.lock"
+    flock 9
+    [ -f "build-test/$1/build.ninja" ] ||
+        meson setup "build-test/$1" -Dtests=enabled "${options[@]}"
+    ninja -C "build-test/$1"
+    exec 9>&-
+}
+
+# A target on a corpus, which grows; an input that crashed is left in LOGS. Short inputs and no
+# weighing of the corpus: many runs. libFuzzer finds the rest by length.
+fuzz() { # TARGET CORPUS LOGS OPTION...
+    local target=$1 corpus=$2 logs=$3
+    shift 3
+    "build-test/fuzz/tests/fuzz/fuzz_$target" -max_len=4096 -entropic=0 -print_funcs=0 \
+        -print_final_stats=1 -verbosity=0 -artifact_prefix="$logs/crash-$target-" "$@" "$corpus"
 }

@@ -72,25 +72,53 @@ static void test_a_manifest_of_many_segments(void **state)
     fixture_free(&fixture);
 }
 
-/* A trailer that claims as many entries, records and bytes as there can be. */
-static void test_a_hint_of_all_keys(void **state)
+/* Both copies claim a hundred thousand segments more than they hold. */
+static void test_a_manifest_that_claims_more(void **state)
 {
-    struct hint_trailer trailer;
     struct fixture fixture;
     uint8_t *bytes;
     size_t len;
 
     (void)state;
     begin(&fixture);
+    assert_int_equal(env_slurp(fixture.disk, SEGMENT_MANIFEST, 1 << 24, &bytes, &len), 0);
+    for (uint8_t *copy = bytes; copy < bytes + len; copy += len / 2) {
+        format_put32(copy + 48, format_get32(copy + 48) + 100000);
+        format_put32(copy + len / 2 - 4, crc_update(0, copy, len / 2 - 4));
+    }
+    assert_int_equal(env_replace(fixture.disk, SEGMENT_MANIFEST, bytes, len), 0);
+    free(bytes);
+    endure(&fixture);
+    fixture_free(&fixture);
+}
+
+/* A trailer that claims as many entries, records and bytes as there can be. */
+static void hint_that_claims(uint64_t entries, uint64_t blocks)
+{
+    struct hint_trailer trailer;
+    struct fixture fixture;
+    uint8_t *bytes;
+    size_t len;
+
+    begin(&fixture);
     assert_int_equal(env_slurp(fixture.disk, "00000001.hint", 1 << 24, &bytes, &len), 0);
     assert_int_equal(hint_trailer_decode(bytes + len - HINT_TRAILER_SIZE, &trailer), 0);
     trailer.info.records = UINT64_C(1) << 32;
-    trailer.entries = UINT64_C(1) << 32;
+    trailer.entries = entries ? entries : trailer.entries;
+    trailer.blocks = blocks ? blocks : trailer.blocks;
     hint_trailer_encode(bytes + len - HINT_TRAILER_SIZE, &trailer);
     assert_int_equal(env_replace(fixture.disk, "00000001.hint", bytes, len), 0);
     free(bytes);
     endure(&fixture);
     fixture_free(&fixture);
+}
+
+static void test_a_hint_of_all_keys(void **state)
+{
+    (void)state;
+    hint_that_claims(UINT64_C(1) << 32, 0);
+    hint_that_claims(UINT64_C(1) << 32, UINT64_C(1) << 32);
+    hint_that_claims(0, 3); /* as many as entries can be, with so few bytes of refs */
 }
 
 /* A frame that claims to be as long, and its heads, as they can be; without hints it is read. */
@@ -113,6 +141,7 @@ static void test_a_frame_of_all_lengths(void **state)
         format_frame_decode(bytes + FORMAT_SEGMENT_SIZE, salt, FORMAT_SEGMENT_SIZE, &frame), 0);
     frame.length = FORMAT_FRAME_MAX;
     frame.heads_len = FORMAT_FRAME_MAX - FORMAT_FRAME_SIZE;
+    frame.count = frame.heads_len / FORMAT_HEAD_MAX + 1;
     format_frame_encode(bytes + FORMAT_SEGMENT_SIZE, salt, FORMAT_SEGMENT_SIZE, &frame);
     assert_int_equal(env_replace(fixture.disk, "00000001.data", bytes, len), 0);
     endure(&fixture);
@@ -125,6 +154,7 @@ int main(void)
     const struct rlimit memory = {(rlim_t)MEMORY_MIB << 20, (rlim_t)MEMORY_MIB << 20};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_manifest_of_many_segments),
+        cmocka_unit_test(test_a_manifest_that_claims_more),
         cmocka_unit_test(test_a_hint_of_all_keys),
         cmocka_unit_test(test_a_frame_of_all_lengths),
     };
