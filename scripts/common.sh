@@ -129,8 +129,8 @@ build() { # NAME
     exec 9>"build-test/$1.lock"
     flock 9
     [ -f "build-test/$1/build.ninja" ] ||
-        meson setup "build-test/$1" -Dtests=enabled "${options[@]}"
-    ninja -C "build-test/$1"
+        meson setup "build-test/$1" -Dtests=enabled "${options[@]}" || return
+    ninja -C "build-test/$1" || return
     exec 9>&-
 }
 

@@ -72,24 +72,32 @@ static void test_a_manifest_of_many_segments(void **state)
     fixture_free(&fixture);
 }
 
-/* Both copies claim a hundred thousand segments more than they hold. */
-static void test_a_manifest_that_claims_more(void **state)
+/* Both copies claim more segments than they hold, or a size that reaches far behind the file. */
+static void manifest_that_claims(uint32_t more, uint32_t size)
 {
     struct fixture fixture;
     uint8_t *bytes;
     size_t len;
 
-    (void)state;
     begin(&fixture);
     assert_int_equal(env_slurp(fixture.disk, SEGMENT_MANIFEST, 1 << 24, &bytes, &len), 0);
     for (uint8_t *copy = bytes; copy < bytes + len; copy += len / 2) {
-        format_put32(copy + 48, format_get32(copy + 48) + 100000);
+        format_put32(copy + 48, format_get32(copy + 48) + more);
+        if (size)
+            format_put32(copy + 12, size);
         format_put32(copy + len / 2 - 4, crc_update(0, copy, len / 2 - 4));
     }
     assert_int_equal(env_replace(fixture.disk, SEGMENT_MANIFEST, bytes, len), 0);
     free(bytes);
     endure(&fixture);
     fixture_free(&fixture);
+}
+
+static void test_a_manifest_that_claims_more(void **state)
+{
+    (void)state;
+    manifest_that_claims(100000, 0);
+    manifest_that_claims(0, UINT32_C(1) << 31);
 }
 
 /* A trailer that claims as many entries, records and bytes as there can be. */
