@@ -189,8 +189,11 @@ int volume_setattr(struct volume *volume, uint64_t ino, unsigned set,
                    const struct volume_attr *attr, struct volume_attr *out)
 {
     struct inode inode;
+    int error = attr && may_wait(set, attr) ? tend_make_room(volume) : 0;
+    if (error)
+        return error;
     inodes_lock_one(volume, ino);
-    int error = setattr_locked(volume, ino, set, attr, &inode);
+    error = setattr_locked(volume, ino, set, attr, &inode);
     inodes_unlock_one(volume, ino);
     if (error)
         return error;

@@ -333,6 +333,17 @@ uint64_t inodes_first_held(struct volume *volume, enum held_kind kind, uint64_t 
     return ino;
 }
 
+void inodes_measure(struct volume *volume, struct volume_memory *out)
+{
+    for (int i = 0; i < STRIPES; i++) {
+        struct stripe *s = &volume->stripes[i];
+        pthread_mutex_lock(&s->table_lock);
+        out->known_inodes += s->used;
+        out->table_bytes += s->capacity * sizeof *s->slots;
+        pthread_mutex_unlock(&s->table_lock);
+    }
+}
+
 /* ---- Writers ---- */
 
 int inodes_add_writer(struct volume *volume, uint64_t ino)

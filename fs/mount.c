@@ -289,6 +289,7 @@ static int serve_store(struct server *s)
     s->daemon.transport.kind = s->transport;
     s->daemon.transport.forced = s->options->transport == s->transport;
     s->daemon.transport.sync = s->options->sync;
+    s->daemon.transport.waiting_max = s->options->memory / 2;
     s->daemon.transport.max_threads = (unsigned)s->options->max_threads;
     s->daemon.commit_close = s->options->commit_close;
     s->daemon.writeback = s->options->writeback && !s->options->readonly;
@@ -329,6 +330,7 @@ static int open_store(struct server *s)
                                              (o->relatime ? (unsigned)VOLUME_RELATIME : 0),
                                     .root_uid = geteuid(),
                                     .root_gid = getegid(),
+                                    .hold_bytes = o->memory / 2,
                                     .hold_ms = o->writeback ? WRITEBACK_HOLD_MS : hold};
     int err = openstore_open(s->paths->store, &keg, &volume, &s->store);
     if (err == -EBUSY && s->store.mountpoint[0])

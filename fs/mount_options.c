@@ -41,6 +41,7 @@ static const struct option {
     {"exec", CLEAR, AT(noexec), 0, 0},
     {"segment_size", SIZE, AT(segment_size), 64 << 10, (128 << 20) - 1},
     {"sync_interval", NUMBER, AT(sync_interval_ms), 1, 3600 * 1000},
+    {"memory", SIZE, AT(memory), 4 << 20, 1 << 30},
     {"max_threads", NUMBER, AT(max_threads), 1, 256},
     {"transport=auto", CHOICE, AT(transport), TRANSPORT_AUTO, 0},
     {"transport=uring", CHOICE, AT(transport), TRANSPORT_URING, 0},
@@ -70,7 +71,7 @@ static const struct option {
 
 void mount_options_init(struct mount_options *options)
 {
-    *options = (struct mount_options){.max_threads = 10};
+    *options = (struct mount_options){.max_threads = 10, .memory = 64 << 20};
 }
 
 static const struct option *find(const char *name)

@@ -16,6 +16,7 @@ struct mount_options {
     bool noacl;        /* POSIX ACLs are neither shown nor enforced */
     bool allow_other, dev, suid, noexec;
     enum transport_kind transport;
+    uint64_t memory;           /* bytes; see MEMORY in kegfs(8) */
     uint64_t segment_size;     /* bytes; 0: the store's own choice */
     uint64_t sync_interval_ms; /* 0: the store's own choice */
     uint64_t max_threads;      /* of libfuse's loop */

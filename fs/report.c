@@ -5,17 +5,25 @@
 #include <string.h>
 #include <unistd.h>
 
-/* One row for each figure of keg_stats: the three formats are loops over it. */
+struct measured {
+    struct keg_stats store;
+    struct volume_memory memory;
+    uint64_t waiting_bytes;
+};
+
+/* One row for each figure: the three formats are loops over it. */
 static const struct figure {
     const char *name; /* in JSON, and in metrics behind "kegfs_" */
     size_t offset;
     bool counter; /* only grows (while the store is open) */
     const char *help;
 } figures[] = {
-#define F(field, counter, help)                                                                    \
+#define ROW(name, field, counter, help)                                                            \
     {                                                                                              \
-#field, offsetof(struct keg_stats, field), counter, help                                   \
+        name, offsetof(struct measured, field), counter, help                                      \
     }
+#define F(field, counter, help) ROW(#field, store.field, counter, help)
+#define M(field, help)          ROW(#field, memory.field, false, help)
     F(keys, false, "live keys"),
     F(segments, false, "segments, the active one included"),
     F(live_bytes, false, "bytes of live records, with their heads"),
@@ -39,14 +47,28 @@ static const struct figure {
     F(compacted_bytes, true, "bytes written by compaction"),
     F(hints_written, true, "hints written"),
     F(recovered_segments, false, "segments scanned at open for want of a sound hint"),
+    M(known_inodes, "inodes that the kernel knows, or that are changed in memory"),
+    M(held_inodes, "of them, changed and not logged yet"),
+    M(queued, "inodes and contents to be reclaimed"),
+    M(table_bytes, "memory these three take"),
+    ROW("waiting_bytes", waiting_bytes, false, "memory of requests that wait for a sync"),
+#undef ROW
 #undef F
+#undef M
 };
 enum { FIGURES = sizeof figures / sizeof figures[0] };
 
-static uint64_t figure_of(const struct keg_stats *stats, size_t i)
+static void measure(const struct report *r, struct measured *measured)
+{
+    keg_stats(r->keg, &measured->store);
+    volume_memory(r->volume, &measured->memory);
+    measured->waiting_bytes = r->requests ? requests_waiting(r->requests) : 0;
+}
+
+static uint64_t figure_of(const struct measured *measured, size_t i)
 {
     uint64_t value;
-    memcpy(&value, (const char *)stats + figures[i].offset, sizeof value);
+    memcpy(&value, (const char *)measured + figures[i].offset, sizeof value);
     return value;
 }
 
@@ -114,9 +136,9 @@ static void requests_json(const struct requests *requests, FILE *out)
 
 void report_stats_json(const struct report *r, FILE *out)
 {
-    struct keg_stats stats;
+    struct measured stats;
     const char *why = keg_readonly_reason(r->keg);
-    keg_stats(r->keg, &stats);
+    measure(r, &stats);
     fputs("{\n", out);
     string_or_null(out, "store", r->store);
     string_or_null(out, "mountpoint", r->mountpoint);
@@ -133,9 +155,9 @@ void report_stats_json(const struct report *r, FILE *out)
 
 void report_stats(const struct report *r, FILE *out)
 {
-    struct keg_stats stats;
+    struct measured stats;
     const char *why = keg_readonly_reason(r->keg);
-    keg_stats(r->keg, &stats);
+    measure(r, &stats);
     fprintf(out, "%-20s %s\n", "store", r->store);
     if (r->mountpoint)
         fprintf(out, "%-20s %s (pid %d, %s)\n", "mounted at", r->mountpoint, (int)getpid(),
@@ -162,8 +184,8 @@ static void metric_head(FILE *out, const char *name, const char *suffix, const c
 
 void report_metrics(const struct report *r, FILE *out)
 {
-    struct keg_stats stats;
-    keg_stats(r->keg, &stats);
+    struct measured stats;
+    measure(r, &stats);
     metric_head(out, "readonly", "", "1: the store refuses changes", "gauge");
     fprintf(out, "kegfs_readonly %d\n", keg_readonly_reason(r->keg) ? 1 : 0);
     metric_head(out, "inodes", "", "inodes in use", "gauge");

@@ -62,6 +62,24 @@ void requests_count(struct requests *requests, uint32_t opcode)
                               memory_order_relaxed);
 }
 
+bool requests_may_wait(struct requests *requests, uint64_t len, uint64_t most)
+{
+    if (atomic_load(&requests->waiting) + len > most)
+        return false;
+    atomic_fetch_add(&requests->waiting, len);
+    return true;
+}
+
+void requests_waited(struct requests *requests, uint64_t len)
+{
+    atomic_fetch_sub(&requests->waiting, len);
+}
+
+uint64_t requests_waiting(const struct requests *requests)
+{
+    return atomic_load(&requests->waiting);
+}
+
 uint64_t requests_get(const struct requests *requests, uint32_t opcode)
 {
     return atomic_load_explicit(&requests->count[opcode], memory_order_relaxed);

@@ -140,6 +140,27 @@ int tend_flush_all(struct volume *volume, enum held_kind kind)
     return flush_held(volume, kind, UINT64_MAX);
 }
 
+int tend_make_room(struct volume *volume)
+{
+    size_t lazy, truncated;
+    uint64_t oldest = inodes_first_held(volume, HELD_LAZY, UINT64_MAX, &lazy);
+    uint64_t other = inodes_first_held(volume, HELD_TRUNCATED, UINT64_MAX, &truncated);
+    if (lazy + truncated < volume->hold_max)
+        return 0;
+    return tend_flush(volume, oldest ? oldest : other, false);
+}
+
+void tend_measure(struct volume *volume, struct volume_memory *out)
+{
+    pthread_mutex_lock(&volume->tend_lock);
+    for (int i = 0; i < HELD_KINDS; i++)
+        out->held_inodes += volume->held[i].count;
+    out->queued += volume->work_count;
+    out->table_bytes += volume->work_capacity * sizeof(struct work);
+    pthread_mutex_unlock(&volume->tend_lock);
+    out->table_bytes += out->held_inodes * sizeof(struct held);
+}
+
 int volume_sync(struct volume *volume, uint64_t ino)
 {
     if (volume->flags & VOLUME_READONLY)

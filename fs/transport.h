@@ -27,6 +27,7 @@ struct transport {
     bool forced; /* no other may take its place */
     bool sync;   /* every change waits for the disk: the workers handle it */
     struct workers *workers;
+    uint64_t waiting_max; /* bytes of requests that the workers may have waiting, on /dev/fuse */
     unsigned max_threads; /* of libfuse's loop */
     bool acl;             /* POSIX ACLs are wanted; from INIT on: and the kernel knows them */
 

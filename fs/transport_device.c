@@ -58,15 +58,24 @@ struct handed {
 static void serve_handed(struct workers_job *job)
 {
     struct handed *h = (struct handed *)job;
-    transport_serve(h->t, h->message, h->len);
+    struct transport *t = h->t;
+    const size_t len = h->len;
+    transport_serve(t, h->message, len);
     free(h);
+    requests_waited(&t->requests, len);
 }
 
+/* False: as much is waiting as may, so the kernel has to: this thread does it, and takes no more.
+ */
 static bool hand_over(struct device *d, size_t len)
 {
-    struct handed *h = malloc(sizeof *h + len);
-    if (!h)
+    if (!requests_may_wait(&d->t->requests, len, d->t->waiting_max))
         return false;
+    struct handed *h = malloc(sizeof *h + len);
+    if (!h) {
+        requests_waited(&d->t->requests, len);
+        return false;
+    }
     *h = (struct handed){.job.run = serve_handed, .t = d->t, .len = len};
     memcpy(h->message, d->buffer, len);
     workers_run(d->t->workers, &h->job);

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { HOLD_MS = 500, BLOCK_SIZE = 1 << 20 };
+enum { HOLD_MS = 500, HOLD_BYTES = 32 << 20, BLOCK_SIZE = 1 << 20 };
 
 _Static_assert((int)VOLUME_NAME_MAX == (int)KEYS_NAME_MAX, "names fit into keys");
 _Static_assert((int)KEYS_MAX <= (int)KEG_KEY_MAX, "keys fit into the store");
@@ -232,6 +232,8 @@ int volume_open(struct keg *keg, const struct volume_options *options, struct vo
     volume->now = options->now;
     volume->now_arg = options->now_arg;
     volume->hold_ms = options->hold_ms ? options->hold_ms : HOLD_MS;
+    volume->hold_max =
+        (options->hold_bytes ? options->hold_bytes : HOLD_BYTES) / sizeof(struct held);
     volume->hash_mask = UINT64_MAX;
     int error = init_locks(volume);
     if (error) {
@@ -318,4 +320,11 @@ int volume_statfs(struct volume *volume, struct volume_statfs *out)
     out->free = stats.free_bytes;
     out->inodes = inodes > 0 ? (uint64_t)inodes : 0;
     return 0;
+}
+
+void volume_memory(struct volume *volume, struct volume_memory *out)
+{
+    *out = (struct volume_memory){0};
+    inodes_measure(volume, out);
+    tend_measure(volume, out);
 }

@@ -35,9 +35,11 @@ enum {
 struct volume_options {
     unsigned flags;
     uint32_t root_uid, root_gid; /* owner of the root of a new volume */
-    unsigned hold_ms; /* how long a truncation to zero waits for the write after it; 0: 500. With
-                         the store's sync interval it bounds what a power cut can take */
-    keg_log_fn *log;  /* damage, with the inode it hit; may be NULL; from any thread */
+    unsigned hold_ms;    /* how long a truncation to zero waits for the write after it; 0: 500. With
+                            the store's sync interval it bounds what a power cut can take */
+    uint64_t hold_bytes; /* memory for inodes held back: after a truncation to zero, or a new time
+                            of access. With more of them the oldest are logged; 0: 32 MiB */
+    keg_log_fn *log;     /* damage, with the inode it hit; may be NULL; from any thread */
     void *log_arg;
     /* For tests that have to be repeatable; NULL: CLOCK_REALTIME, and a random secret. */
     struct timespec (*now)(void *arg);
@@ -204,6 +206,15 @@ struct volume_statfs {
     uint64_t inodes;      /* in use */
 };
 KEG_CHECKED int volume_statfs(struct volume *volume, struct volume_statfs *out);
+
+/* What the volume has in memory beside the store's index. */
+struct volume_memory {
+    uint64_t known_inodes; /* that have lookups, writers, or are held */
+    uint64_t held_inodes;  /* changed, and not logged yet */
+    uint64_t queued;       /* inodes and contents to be reclaimed */
+    uint64_t table_bytes;  /* all three take */
+};
+void volume_memory(struct volume *volume, struct volume_memory *out);
 
 /* ---- Paths, for the command line ---- */
 

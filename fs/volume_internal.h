@@ -84,6 +84,7 @@ struct volume {
     struct timespec (*now)(void *arg);
     void *now_arg;
     unsigned hold_ms;
+    size_t hold_max;    /* inodes held truncated or lazy, at most */
     uint64_t hash_mask; /* all ones; tests make names fall together */
     uint8_t secret[KEYS_SECRET_SIZE];
     struct stripe stripes[STRIPES];
@@ -154,6 +155,8 @@ bool inodes_is_held(struct volume *volume, uint64_t ino);
  * none. *count: how many are held. */
 uint64_t inodes_first_held(struct volume *volume, enum held_kind kind, uint64_t before,
                            size_t *count);
+/* Counts what is in the tables; the rest of *out is added to by tend_measure. */
+void inodes_measure(struct volume *volume, struct volume_memory *out);
 /* The inode as its record in the store has it, whatever is held. The stripe is locked. -ENOENT. */
 KEG_CHECKED int inodes_load_record(struct volume *volume, uint64_t ino, struct inode *inode);
 
@@ -355,6 +358,10 @@ void tend_inline(struct volume *volume);
 /* Logs what is held of ino, and only with `stages` what is staged. -ENOENT is no error. */
 KEG_CHECKED int tend_flush(struct volume *volume, uint64_t ino, bool stages);
 KEG_CHECKED int tend_flush_all(struct volume *volume, enum held_kind kind);
+/* Before one more is held: logs the oldest if there are as many as there may be. No lock is held.
+ */
+KEG_CHECKED int tend_make_room(struct volume *volume);
+void tend_measure(struct volume *volume, struct volume_memory *out);
 /* Milliseconds, only to be compared. */
 uint64_t tend_clock(void);
 

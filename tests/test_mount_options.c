@@ -54,6 +54,8 @@ static void test_numbers(void **state)
     assert_int_equal(o.segment_size, 65536);
     assert_int_equal(o.sync_interval_ms, 250);
     assert_int_equal(o.max_threads, 3);
+    assert_int_equal(o.memory, 64 << 20);
+    assert_true(parse(&o, "memory=4M") && o.memory == 4 << 20);
     assert_true(parse(&o, "segment_size=127M"));
     assert_int_equal(o.segment_size, 127 << 20);
     assert_true(parse(&o, "segment_size=134217727"));
@@ -69,6 +71,8 @@ static void test_numbers(void **state)
         "sync_interval=0",
         "sync_interval=1K",
         "max_threads=0",
+        "memory=3M",
+        "memory=1025M",
         "max_threads=257",
         "segment_size=18446744073709551616",
         "segment_size=17592186044416M",
