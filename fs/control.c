@@ -4,10 +4,15 @@
 #include "dump.h"
 #include <errno.h>
 #include <linux/limits.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { LARGE = 1 << 20 };
 
 struct node {
     struct node *next;
@@ -238,8 +243,15 @@ void control_cancel(struct control *c)
 
 static void node_free(struct node *node)
 {
+    const bool large = node->size > LARGE;
     free(node->data);
     free(node);
+#ifdef __GLIBC__
+    if (large) /* else a dump's memory stays with the allocator for good */
+        malloc_trim(0);
+#else
+    (void)large;
+#endif
 }
 
 void control_free(struct control *c)
@@ -260,6 +272,11 @@ bool control_reserved(uint64_t dir, const char *name)
     return dir == VOLUME_ROOT && !strcmp(name, CONTROL_NAME);
 }
 
+bool control_permits(const struct control *c, uint32_t uid)
+{
+    return uid == 0 || uid == c->uid;
+}
+
 static void stat_of(const struct control *c, const struct node *node, struct stat *st)
 {
     *st = (struct stat){.st_uid = c->uid, .st_gid = c->gid, .st_blksize = 4096};
@@ -270,7 +287,7 @@ static void stat_of(const struct control *c, const struct node *node, struct sta
     st->st_atim = st->st_mtim = st->st_ctim = node ? node->made : c->made;
 }
 
-int control_lookup(struct control *c, uint64_t dir, const char *name, struct stat *st)
+int control_lookup(struct control *c, uint64_t dir, const char *name, uint32_t uid, struct stat *st)
 {
     if (control_reserved(dir, name)) {
         stat_of(c, NULL, st);
@@ -282,7 +299,10 @@ int control_lookup(struct control *c, uint64_t dir, const char *name, struct sta
     struct node *node = calloc(1, sizeof *node);
     if (!node)
         return -ENOMEM;
-    int err = contents(c, file, &node->data, &node->size);
+    /* Looking at a file's mode needs no right to read it, and must not cost what reading it does.
+     */
+    const bool readable = file->mode & S_IROTH || control_permits(c, uid);
+    int err = readable ? contents(c, file, &node->data, &node->size) : 0;
     if (err) {
         free(node);
         return err == -ECANCELED ? -EINTR : err;
@@ -361,11 +381,6 @@ int control_writable(struct control *c, uint64_t ino)
 }
 
 /* ---- Attributes of the root ---- */
-
-bool control_permits(const struct control *c, uint32_t uid)
-{
-    return uid == 0 || uid == c->uid;
-}
 
 int control_setxattr(struct control *c, const char *name)
 {

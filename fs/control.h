@@ -34,9 +34,10 @@ static inline bool control_owns(uint64_t ino)
 /* Is it the name that nobody may make, remove or rename? */
 bool control_reserved(uint64_t dir, const char *name);
 
-/* dir is the root or CONTROL_DIR. Counts one lookup for a file. May take long (dump). */
+/* dir is the root or CONTROL_DIR. Counts one lookup for a file. May take long (dump). A file that
+ * the user may not read is empty. */
 KEG_CHECKED int control_lookup(struct control *control, uint64_t dir, const char *name,
-                               struct stat *st);
+                               uint32_t uid, struct stat *st);
 void control_forget(struct control *control, uint64_t ino, uint64_t n);
 KEG_CHECKED int control_getattr(struct control *control, uint64_t ino, struct stat *st);
 /*

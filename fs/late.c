@@ -151,7 +151,8 @@ void late_seek(fuse_req_t req, uint64_t ino, uint64_t offset, int whence)
 static void answer_lookup(struct late *late, struct fuse_ops_daemon *d)
 {
     struct stat st;
-    int err = control_lookup(d->control, late->ino, late->text, &st);
+    const uint32_t uid = fuse_req_ctx(late->req)->uid;
+    int err = control_lookup(d->control, late->ino, late->text, uid, &st);
     reply_control_entry(late->req, err, &st);
 }
 

@@ -144,16 +144,21 @@ static uint64_t spin_time(void)
     return sched_getaffinity(0, sizeof cpus, &cpus) || CPU_COUNT(&cpus) > 1 ? SPIN_NS : 0;
 }
 
+static int prepare(struct device *d)
+{
+    int flags = fcntl(d->fd, F_GETFL);
+    if (flags < 0 || fcntl(d->fd, F_SETFL, flags | O_NONBLOCK))
+        return -errno;
+    d->buffer = aligned_alloc(4096, BUFFER);
+    return d->buffer ? 0 : -ENOMEM;
+}
+
 int transport_device_loop(struct transport *t)
 {
     struct device d = {.t = t, .fd = fuse_session_fd(t->session), .spin = spin_time()};
-    int flags = fcntl(d.fd, F_GETFL);
-    if (flags < 0 || fcntl(d.fd, F_SETFL, flags | O_NONBLOCK))
-        return -errno;
-    d.buffer = aligned_alloc(4096, BUFFER);
-    if (!d.buffer)
-        return -ENOMEM;
-    int err = loop(&d);
+    int err = prepare(&d);
+    if (!err)
+        err = loop(&d);
     if (t->uring)
         transport_uring_stop(t->uring, !fuse_session_exited(t->session));
     free(d.buffer);

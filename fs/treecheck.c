@@ -2,10 +2,11 @@
 /*
  * Verifies that the keys of a volume make up a sound tree.
  *
- * It looks at what is in the store, not at what is held in memory, with the gate shut: readers go
- * on, changes wait. One pass over each kind of key in order; what names and extents say
- * is summed up beside the inodes, and compared at the end. The store's own check reads the bytes;
- * this one reads metas, and ACLs. It takes some 88 bytes of memory for each inode.
+ * It looks at what is in the store, not at what is held in memory, with the gate shut: changes
+ * wait, and of readers those whom a thread would serve that waits with a change. One pass over each
+ * kind of key in order; what names and extents say is summed up beside the inodes, and compared at
+ * the end. The store's own check reads the bytes; this one reads metas, and ACLs. It takes some 88
+ * bytes of memory for each inode.
  */
 #include "idlist.h"
 #include "volume_internal.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Threads for what takes long (syncs, commands), so that the loop that takes requests goes on. They
- * are made when needed, up to a number, and stay. Any thread may call workers_run.
+ * Threads for what takes long (syncs, commands), so that the loop that takes requests goes on. Two
+ * are made at once, so that one is left beside one that waits; the others when needed, up to a
+ * number, and stay. Any thread may call workers_run.
  */
 #ifndef WORKERS_H
 #define WORKERS_H
@@ -17,10 +18,11 @@ struct workers_job {
     bool waits; /* for other jobs: of these only half as many run as there are threads */
 };
 
-/* At least two threads, so that some are left beside those that wait. */
+/* At most so many threads, which must be two or more. -ENOMEM; -EAGAIN: the first two cannot be
+ * made. */
 KEG_CHECKED int workers_new(unsigned max_threads, struct workers **out);
 /* Runs the job in a thread of the pool, in order of arrival; one that waits for others may come
- * later. At once, in the caller's thread, when none can be made, or only one and that waits. */
+ * later. */
 void workers_run(struct workers *workers, struct workers_job *job);
 /* Returns when all jobs are done and the threads have ended. NULL is allowed. */
 void workers_free(struct workers *workers);

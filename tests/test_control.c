@@ -61,15 +61,15 @@ static void test_names(void **state)
     assert_true(control_reserved(VOLUME_ROOT, ".kegfs"));
     assert_false(control_reserved(VOLUME_ROOT, ".kegfs2"));
     assert_false(control_reserved(7, ".kegfs"));
-    assert_int_equal(control_lookup(f->control, VOLUME_ROOT, ".kegfs", &st), 0);
+    assert_int_equal(control_lookup(f->control, VOLUME_ROOT, ".kegfs", 0, &st), 0);
     assert_int_equal(st.st_ino, CONTROL_DIR);
     assert_true(S_ISDIR(st.st_mode));
     assert_true(control_owns(st.st_ino));
     assert_false(control_owns(VOLUME_ROOT));
-    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "nope", &st), -ENOENT);
-    assert_int_equal(control_lookup(f->control, CONTROL_DIR, ".kegfs", &st), -ENOENT);
+    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "nope", 0, &st), -ENOENT);
+    assert_int_equal(control_lookup(f->control, CONTROL_DIR, ".kegfs", 0, &st), -ENOENT);
     for (size_t i = 0; control_list(i); i++) {
-        assert_int_equal(control_lookup(f->control, CONTROL_DIR, control_list(i), &st), 0);
+        assert_int_equal(control_lookup(f->control, CONTROL_DIR, control_list(i), 0, &st), 0);
         assert_true(S_ISREG(st.st_mode));
         assert_string_not_equal(control_list(i), "dump");
         control_forget(f->control, st.st_ino, 1);
@@ -82,9 +82,9 @@ static void test_fixed_at_lookup(void **state)
     struct fixture *f = *state;
     struct stat first, second, again;
     struct keg_bytes data, part;
-    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "dump", &first), 0);
+    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "dump", 0, &first), 0);
     make(f, "a");
-    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "dump", &second), 0);
+    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "dump", 0, &second), 0);
     assert_int_not_equal(first.st_ino, second.st_ino);
     assert_true(second.st_size > first.st_size);
     assert_int_equal(first.st_uid, 1);
@@ -105,13 +105,30 @@ static void test_fixed_at_lookup(void **state)
     control_forget(f->control, second.st_ino, 1);
 }
 
+/* Anybody may stat a file, and few files may be read by anybody. */
+static void test_not_made_for_others(void **state)
+{
+    struct fixture *f = *state;
+    struct stat st;
+    for (uint32_t uid = 0; uid < 3; uid++) {
+        assert_int_equal(control_permits(f->control, uid), uid < 2);
+        assert_int_equal(control_lookup(f->control, CONTROL_DIR, "dump", uid, &st), 0);
+        assert_int_equal(st.st_mode, S_IFREG | 0400);
+        assert_int_equal(st.st_size > 0, uid < 2);
+        control_forget(f->control, st.st_ino, 1);
+        assert_int_equal(control_lookup(f->control, CONTROL_DIR, "stats", uid, &st), 0);
+        assert_true(st.st_size > 0);
+        control_forget(f->control, st.st_ino, 1);
+    }
+}
+
 /* Who was sent the bytes may close and forget while the one who sends them is still at it. */
 static void test_forgotten_while_read(void **state)
 {
     struct fixture *f = *state;
     struct stat st;
     struct keg_bytes data;
-    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "dump", &st), 0);
+    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "dump", 0, &st), 0);
     assert_int_equal(control_read(f->control, st.st_ino, 0, 1 << 20, &data), 0);
     control_forget(f->control, st.st_ino, 1);
     assert_memory_equal(data.data, "inode ino=1 mode=040", 20);
@@ -135,14 +152,14 @@ static void test_commands(void **state)
     assert_int_equal(run(f, "checks"), -EINVAL);
     assert_int_equal(run(f, "chec"), -EINVAL);
     assert_int_equal(run(f, "sync sync"), -EINVAL);
-    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "check", &st), 0);
+    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "check", 0, &st), 0);
     assert_int_equal(control_read(f->control, st.st_ino, 0, 100, &data), 0);
     assert_int_equal(data.len, 6);
     assert_memory_equal(data.data, "sound\n", 6);
     control_forget(f->control, st.st_ino, 1);
     assert_int_equal(control_writable(f->control, st.st_ino), -EACCES);
     assert_int_equal(control_writable(f->control, CONTROL_DIR), -EISDIR);
-    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "control", &st), 0);
+    assert_int_equal(control_lookup(f->control, CONTROL_DIR, "control", 0, &st), 0);
     assert_int_equal(control_writable(f->control, st.st_ino), 0);
 }
 
@@ -176,6 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fixed_at_lookup, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_not_made_for_others, setup, teardown),
         cmocka_unit_test_setup_teardown(test_forgotten_while_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commands, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancelled, setup, teardown),

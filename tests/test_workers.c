@@ -140,8 +140,21 @@ static void test_those_that_wait_leave_room(void **state)
 static void test_few_threads(void **state)
 {
     (void)state;
-    for (int threads = 1; threads < 8; threads++)
+    for (int threads = 2; threads < 8; threads++)
         run_those_that_wait(8, threads);
+}
+
+/* A job may wait for the thread that hands it over, so there is none that would run it there. */
+static void test_no_threads(void **state)
+{
+    struct workers *workers;
+    (void)state;
+    for (threads_left = 0; threads_left < 2; threads_left++) {
+        int left = threads_left;
+        assert_int_equal(workers_new(8, &workers), -EAGAIN);
+        threads_left = left;
+    }
+    threads_left = INT_MAX;
 }
 
 static void test_nothing_to_do(void **state)
@@ -160,6 +173,7 @@ int main(void)
         cmocka_unit_test(test_run_together),
         cmocka_unit_test(test_those_that_wait_leave_room),
         cmocka_unit_test(test_few_threads),
+        cmocka_unit_test(test_no_threads),
         cmocka_unit_test(test_nothing_to_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
