@@ -249,7 +249,7 @@ static void link_held(struct volume *volume, struct held *held)
     *(held->prev ? &held->prev->next : &list->first) = held;
     list->last = held;
     if (list->count++ == 0 && held->kind == HELD_TRUNCATED)
-        pthread_cond_signal(&volume->tend_wake);
+        pthread_cond_signal(&volume->held_wake);
     pthread_mutex_unlock(&volume->tend_lock);
 }
 

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is done later: a queue of what is to be reclaimed, the logging of what is held in memory,
- * and the thread that does both. Without the thread (VOLUME_NO_BACKGROUND) the calls that add work
+ * What is done later: a queue of what is to be reclaimed, the logging of truncations held in
+ * memory, and a thread for each. Without the threads (VOLUME_NO_BACKGROUND) the calls that add work
  * do it before they return, and what is held waits for the next change, sync or close.
  *
- * The queue only saves looking for orphan keys: losing it loses nothing but time.
+ * The queue only saves looking for orphan keys: losing it loses nothing but time. A truncation that
+ * is logged late is lost by a crash that it was promised to survive, while reclaiming a large file,
+ * or what a mount found, takes minutes. So they are two threads, and what logs takes no lock that
+ * is held for longer than a frame of the other: not reclaim_lock. Rejected: one thread that looks
+ * for truncations between two frames; somebody else may be reclaiming, or its frame wait for room.
  */
 #include "volume_internal.h"
 #include <errno.h>
@@ -42,7 +46,7 @@ void tend_add(struct volume *volume, enum work_kind kind, uint64_t id)
     if (volume->work_count < volume->work_capacity || grow_locked(volume) == 0) {
         size_t at = (volume->work_at + volume->work_count++) % volume->work_capacity;
         volume->work[at] = (struct work){kind, id};
-        pthread_cond_signal(&volume->tend_wake);
+        pthread_cond_signal(&volume->work_wake);
     }
     pthread_mutex_unlock(&volume->tend_lock);
 }
@@ -174,55 +178,84 @@ int volume_sync(struct volume *volume, uint64_t ino)
     return error;
 }
 
-/* ---- The thread ---- */
+/* ---- The threads ---- */
 
-static void wait_until_locked(struct volume *volume, uint64_t ms)
+static void wait_until_locked(struct volume *volume, pthread_cond_t *wake, uint64_t ms)
 {
     struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
-    pthread_cond_timedwait(&volume->tend_wake, &volume->tend_lock, &t);
+    pthread_cond_timedwait(wake, &volume->tend_lock, &t);
+}
+
+static void *reclaim_thread(void *arg)
+{
+    struct volume *volume = arg;
+    pthread_mutex_lock(&volume->tend_lock);
+    while (!volume->stop) {
+        if (!volume->work_count) {
+            pthread_cond_wait(&volume->work_wake, &volume->tend_lock);
+            continue;
+        }
+        pthread_mutex_unlock(&volume->tend_lock);
+        bool failed = tend_run(volume) < 0;
+        pthread_mutex_lock(&volume->tend_lock);
+        if (failed && !volume->stop)
+            wait_until_locked(volume, &volume->work_wake, tend_clock() + RETRY_MS);
+    }
+    pthread_mutex_unlock(&volume->tend_lock);
+    return NULL;
 }
 
 /*
  * Each truncation waits its own time: one that came a moment ago is about to be joined by its
  * write, and to log it alone would let a crash find the file empty.
  */
-static void *tend_thread(void *arg)
+static void *flush_thread(void *arg)
 {
     struct volume *volume = arg;
-    bool failed = false;
+    uint64_t retry = 0; /* not before; what failed stays held */
     pthread_mutex_lock(&volume->tend_lock);
     while (!volume->stop) {
-        uint64_t now = tend_clock();
         const struct held *first = volume->held[HELD_TRUNCATED].first;
-        uint64_t due = first ? first->since + volume->hold_ms : UINT64_MAX;
-        if (!failed && (now >= due || volume->work_count)) {
-            pthread_mutex_unlock(&volume->tend_lock);
-            /* What failed stays held. */
-            failed = now >= due && flush_held(volume, HELD_TRUNCATED, now - volume->hold_ms) < 0;
-            failed = tend_run(volume) < 0 || failed;
-            pthread_mutex_lock(&volume->tend_lock);
-        } else if (failed || first) {
-            wait_until_locked(volume, failed ? now + RETRY_MS : due);
-            failed = false;
-        } else {
-            pthread_cond_wait(&volume->tend_wake, &volume->tend_lock);
+        if (!first) {
+            pthread_cond_wait(&volume->held_wake, &volume->tend_lock);
+            continue;
         }
+        uint64_t now = tend_clock(), due = first->since + volume->hold_ms;
+        if (now < due || now < retry) {
+            wait_until_locked(volume, &volume->held_wake, due > retry ? due : retry);
+            continue;
+        }
+        pthread_mutex_unlock(&volume->tend_lock);
+        bool failed = flush_held(volume, HELD_TRUNCATED, now - volume->hold_ms) < 0;
+        pthread_mutex_lock(&volume->tend_lock);
+        retry = failed ? tend_clock() + RETRY_MS : 0;
     }
     pthread_mutex_unlock(&volume->tend_lock);
     return NULL;
 }
 
-int tend_init(struct volume *volume)
+static int init_conds(struct volume *volume)
 {
     pthread_condattr_t attr;
     int error = pthread_condattr_init(&attr);
     if (error)
         return -error;
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    error = pthread_cond_init(&volume->tend_wake, &attr);
+    error = pthread_cond_init(&volume->work_wake, &attr);
+    if (!error) {
+        error = pthread_cond_init(&volume->held_wake, &attr);
+        if (error)
+            pthread_cond_destroy(&volume->work_wake);
+    }
     pthread_condattr_destroy(&attr);
+    return -error;
+}
+
+int tend_init(struct volume *volume)
+{
+    int error = init_conds(volume);
     if (error)
-        return -error;
+        return error;
     pthread_mutex_init(&volume->tend_lock, NULL);
     pthread_mutex_init(&volume->reclaim_lock, NULL);
     return 0;
@@ -232,27 +265,36 @@ int tend_start(struct volume *volume)
 {
     if (volume->flags & (VOLUME_NO_BACKGROUND | VOLUME_READONLY))
         return 0;
-    int error = pthread_create(&volume->tender, NULL, tend_thread, volume);
-    volume->has_tender = error == 0;
+    int error = pthread_create(&volume->reclaimer, NULL, reclaim_thread, volume);
+    volume->has_reclaimer = error == 0;
+    if (!error) {
+        error = pthread_create(&volume->flusher, NULL, flush_thread, volume);
+        volume->has_flusher = error == 0;
+    }
+    if (error)
+        tend_stop(volume);
     return -error;
 }
 
 void tend_stop(struct volume *volume)
 {
-    if (!volume->has_tender)
-        return;
     pthread_mutex_lock(&volume->tend_lock);
     volume->stop = true;
-    pthread_cond_signal(&volume->tend_wake);
+    pthread_cond_signal(&volume->work_wake);
+    pthread_cond_signal(&volume->held_wake);
     pthread_mutex_unlock(&volume->tend_lock);
-    pthread_join(volume->tender, NULL);
-    volume->has_tender = false;
+    if (volume->has_reclaimer)
+        pthread_join(volume->reclaimer, NULL);
+    if (volume->has_flusher)
+        pthread_join(volume->flusher, NULL);
+    volume->has_reclaimer = volume->has_flusher = false;
 }
 
 void tend_destroy(struct volume *volume)
 {
     free(volume->work);
-    pthread_cond_destroy(&volume->tend_wake);
+    pthread_cond_destroy(&volume->work_wake);
+    pthread_cond_destroy(&volume->held_wake);
     pthread_mutex_destroy(&volume->tend_lock);
     pthread_mutex_destroy(&volume->reclaim_lock);
 }

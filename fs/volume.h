@@ -28,7 +28,7 @@ enum {
     VOLUME_CREATE = 1,        /* make an empty volume if the store is empty */
     VOLUME_READONLY = 2,      /* change nothing */
     VOLUME_RELATIME = 4,      /* atime moves with reads, at most once a day or after a change */
-    VOLUME_NO_BACKGROUND = 8, /* no thread of its own (tests, short commands): what is freed is
+    VOLUME_NO_BACKGROUND = 8, /* no threads of its own (tests, short commands): what is freed is
                                  reclaimed by the calls themselves and by volume_tend */
 };
 

@@ -102,9 +102,9 @@ struct volume {
     size_t work_at, work_count, work_capacity;
     struct held_list held[HELD_KINDS];
     bool stop;
-    pthread_cond_t tend_wake;
-    pthread_t tender;
-    bool has_tender; /* set while opening only */
+    pthread_cond_t work_wake, held_wake;
+    pthread_t reclaimer, flusher;
+    bool has_reclaimer, has_flusher; /* set while opening and closing only */
 
     pthread_mutex_t reclaim_lock; /* one thread reclaims at a time */
     pthread_mutex_t count_lock;
