@@ -77,7 +77,7 @@ static bool trailer_valid(const struct hint_trailer *trailer)
     if (trailer->index_offset < HINT_PREAMBLE_SIZE || trailer->index_len < CRC_SIZE ||
         trailer->index_offset > (uint64_t)INT64_MAX / 2 ||
         trailer->index_len > (uint64_t)INT64_MAX / 2 || info->length > (uint64_t)INT64_MAX ||
-        info->length % FORMAT_ALIGN)
+        info->length < FORMAT_SEGMENT_SIZE || info->length % FORMAT_ALIGN)
         return false;
     return trailer->blocks <= (trailer->index_len - CRC_SIZE) / REF_MIN &&
            trailer->entries <= (trailer->index_offset - HINT_PREAMBLE_SIZE) / ENTRY_MIN &&

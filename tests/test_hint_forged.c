@@ -60,6 +60,7 @@ struct forgery {
     bool swap;                         /* the second ref before the first */
     uint64_t entries, blocks;          /* added to the trailer's numbers */
     uint64_t sequence;                 /* of the entries; 0: a good one */
+    uint64_t length;                   /* what it covers; 0: a good one */
     int expect_open, expect;           /* of opening, of walking */
 };
 
@@ -102,6 +103,8 @@ static void forge(const struct forgery *f, struct keg_env *env)
     struct hint_trailer trailer = {
         .info = info_of(3), .entries = 3 + f->entries, .blocks = 2 + f->blocks};
 
+    if (f->length)
+        trailer.info.length = f->length;
     memset(&file, 0, sizeof(file));
     hint_preamble_encode(file.bytes);
     file.len = HINT_PREAMBLE_SIZE + f->gap;
@@ -145,6 +148,8 @@ static const struct forgery forged[] = {
     {.why = "a first ref with another key", .ref_keys = {"a", "d"}, .expect = -EBADMSG},
     {.why = "a block reaches past the next", .keys = {"b", "e", "d"}, .expect = -EBADMSG},
     {.why = "a block reaches into the next", .keys = {"b", "d", "d"}, .expect = -EBADMSG},
+    {.why = "less than a header", .length = FORMAT_SEGMENT_SIZE - 8, .expect_open = -EBADMSG},
+    {.why = "no more than a header", .length = FORMAT_SEGMENT_SIZE},
     {.why = "a sequence below", .sequence = 99, .expect = -EBADMSG},
     {.why = "a sequence above", .sequence = 1100, .expect = -EBADMSG},
 };
