@@ -31,6 +31,7 @@ one_round() { # NUMBER
     keg_mount -o "$(IFS=, && echo "${options[*]}")"
     load_begin "$seed.$number" 5 $((1 + RANDOM % 60)) "${load[@]}"
     load_wait
+    load_crash
     keg_kill
     load_ended
     keg_mount -o segment_size=1M

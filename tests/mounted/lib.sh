@@ -239,7 +239,7 @@ special_tree() { # DIR: things that real trees seldom have
 
 # ---- Load: see load.py ----
 
-# Each round: load_begin, load_wait, an end of the daemon, load_ended, a mount, load_judge.
+# Each round: load_begin, load_wait, load_crash, an end of the daemon, load_ended, a mount, load_judge.
 load_begin() { # SEED WRITERS STEPS OPTION...
     local seed=$1 writers=$2 steps=$3
     shift 3
@@ -247,6 +247,7 @@ load_begin() { # SEED WRITERS STEPS OPTION...
     python=${python:-$(python3 -c 'import sys; print(sys.executable)')}
     mkdir -p "$T/accounts"
     rm -f "$T"/accounts/*.account "$T/accounts/ready"
+    unset -v load_before load_at
     load_options=(--seed "$seed" --writers "$writers" --steps "$steps" "$@")
     "$python" -S "$top/tests/mounted/load.py" run "$MNT" "$T/accounts" "${load_options[@]}" &
     load_pid=$!
@@ -257,19 +258,22 @@ load_wait() { # until each writer has done STEPS steps
         sleep 0.005
     done
 }
+load_crash() { # before anything is done to the daemon: an error of a writer until now is a failure
+    read -r load_before _ </proc/uptime
+}
 load_ended() { # by itself, because its calls fail
     read -r load_at _ </proc/uptime
     wait "$load_pid" || fail "a writer failed otherwise than by the crash (${load_options[*]})"
 }
-load_judge() { # cut|kill|end|clean; sets steps, lost, aborted; load_about says which round it is
+load_judge() { # cut|kill|end; sets steps, lost, aborted, timed; load_about says which round it is
     local figures
     figures=$("$python" -S "$top/tests/mounted/load.py" judge "$MNT" "$T/accounts" \
-        "${load_options[@]}" --after "$1" --at "$load_at") || {
+        "${load_options[@]}" --after "$1" --crash "$load_before" --at "$load_at") || {
         echo "$figures"
         fail "not what was acknowledged (${load_about:+$load_about; }${load_options[*]})"
     }
     # shellcheck disable=SC2034 # the caller's
-    read -r steps lost aborted _ <<<"$figures"
+    read -r steps lost aborted timed _ <<<"$figures"
 }
 
 # ---- Judging ----

@@ -25,6 +25,7 @@ for name in TERM INT HUP; do
         start_daemon -o "$options"
         load_begin "$seed.$number" 3 $((1 + RANDOM % 20)) "${load[@]}"
         load_wait
+        load_crash
         kill "-$name" "$daemon"
         ended_with 0
         load_ended

@@ -7,16 +7,18 @@
                                        has done --steps steps
     load.py judge DIRECTORY ACCOUNTS   compares the tree with the accounts; prints how many steps
                                        were done, how many of them are lost, how many writers had
-                                       a call aborted by the crash, and how many trees are wrong
+                                       a call aborted by the crash, how many steps nothing but the
+                                       timer had synced, and how many trees are wrong
 
 A writer makes system calls one after the other ("steps"), all drawn from its seed and from a model
 of its tree, so that the judge can draw the same ones again. The account need only say how far the
 writer came: how many steps were begun, how many are done, and how many had been done when the last
-fsync that returned 0 was begun. It is a shared mapping of a file outside of the mount.
+fsync that returned 0 was begun. It is a shared mapping of a file outside of the mount. It also says
+when a call failed: an error from before the crash is a failure, whatever it is.
 
 The judge steps the model forward and looks for the state that the tree is in. kegfs has one log, so
 what a crash leaves is the state after some step: after a power cut not before the last step that
-was synced, after a kill of the daemon not before the last step that was done. Nothing else will do:
+was synced, or that was done longer ago than the sync interval (and a margin), after a kill of the daemon not before the last step that was done. Nothing else will do:
 not a newer file beside an older one, no half file, no name too few or too many. Promise 4 takes two
 states out: a file that was truncated and then written in one piece is never found empty, and with
 commit=close a file is never found half written. The state found is where the writers go on in the
@@ -44,7 +46,13 @@ BIG = "big"  # the name of the file that is judged by its hash
 HOLD = 0.2  # seconds; a truncation that stood alone for longer may be in the log by itself
 # What a call gets that the daemon had taken, or was to take, when it died; from io_uring the second.
 ABORTED = {errno.ECONNABORTED, errno.ECANCELED}
-CRASH_ERRORS = ABORTED | {errno.EIO, errno.ENOTCONN, errno.EROFS, errno.ENOSPC}
+CRASH_ERRORS = ABORTED | {errno.EIO, errno.ENOTCONN}  # and only from the crash on
+# Seconds by which a timer may be late on a machine that does much else. What a writer has seen of
+# that (it slept too long, or a call took long) is added so many times.
+MARGIN, STALLS = 5, 5
+
+
+TIME = struct.Struct("=d")
 
 
 def now():
@@ -52,9 +60,10 @@ def now():
 
 
 class Account:
-    """How far a writer came; begun >= done >= synced, in steps."""
+    """How far a writer came; begun >= done >= synced, in steps. When its last truncation to zero was
+    begun and when a call failed, and the longest that it was kept waiting, in seconds."""
 
-    LAYOUT = struct.Struct("=QQQdi")
+    LAYOUT = struct.Struct("=QQQdddi")
 
     def __init__(self, path, create):
         if create:
@@ -62,10 +71,15 @@ class Account:
                 file.write(bytes(self.LAYOUT.size))
         with open(path, "r+b") as file:
             self.map = mmap.mmap(file.fileno(), 0)
-        self.begun, self.done, self.synced, self.held, self.error = self.LAYOUT.unpack(self.map[:])
+        (self.begun, self.done, self.synced, self.held, self.failed, self.stall,
+         self.error) = self.LAYOUT.unpack(self.map[:])
 
     def keep(self):
-        self.map[:] = self.LAYOUT.pack(self.begun, self.done, self.synced, self.held, self.error)
+        self.map[:] = self.LAYOUT.pack(self.begun, self.done, self.synced, self.held, self.failed,
+                                       self.stall, self.error)
+
+    def waited(self, seconds):
+        self.stall = max(self.stall, seconds)
 
 
 class Sum:
@@ -237,10 +251,11 @@ class Draw:
 
     SYNCS = ("fsync", "fsyncdir")
 
-    def __init__(self, seed, model, big):
+    def __init__(self, seed, model, big, unsynced):
         self.random, self.model, self.big, self.count = random.Random(seed), model, big, 0
         # All writers of a round sync often, or all do seldom: one fsync makes everyone's durable.
-        self.sync_share = random.Random(seed.split("/")[0]).choice((1, 0.2, 0.01))
+        share = random.Random(seed.split("/")[0]).choice((1, 0.2, 0.01))
+        self.sync_share = 0 if unsynced else share
 
     def name(self):
         self.count += 1
@@ -368,7 +383,7 @@ def parts(step):
 # ---- Writing ----
 
 def paths(accounts, number):
-    return [f"{accounts}/{number}.{kind}" for kind in ("model", "account", "slow")]
+    return [f"{accounts}/{number}.{kind}" for kind in ("model", "account", "slow", "times")]
 
 
 def load(accounts, number, options):
@@ -380,21 +395,32 @@ def load(accounts, number, options):
     except FileNotFoundError:
         pass
     big = options.big if number == options.writers - 1 else 0
-    return model, Draw(f"{options.seed}/{number}", model, big)
+    return model, Draw(f"{options.seed}/{number}", model, big, options.unsynced)
+
+
+def pause(options, account):
+    """Between operations; not at once with the other writers."""
+    if options.pace:
+        seconds, begun = options.pace * random.uniform(0.5, 1.5), now()
+        time.sleep(seconds)
+        account.waited(now() - begun - seconds)
+        account.keep()
 
 
 def write(options, number):
     model, draw = load(options.accounts, number, options)
-    account = Account(paths(options.accounts, number)[1], True)
+    _, of_account, of_slow, of_times = paths(options.accounts, number)
+    account = Account(of_account, True)
     stopped, emptied = [], 0
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    with open(paths(options.accounts, number)[2], "wb", buffering=0) as slow:
+    with (open(of_slow, "wb", buffering=0) as slow, open(of_times, "wb", buffering=0) as times):
         try:
             calls = Calls(f"{options.directory}/{number}")
             for step in draw.steps():
                 if step is None:
                     if stopped or now() > options.deadline:
                         return
+                    pause(options, account)
                     continue
                 was_emptied = emptied
                 account.begun += 1
@@ -402,16 +428,20 @@ def write(options, number):
                 if emptied:
                     account.held = now()
                 account.keep()
+                begun = now()
                 calls.apply(step)
-                if was_emptied and now() - account.held > HOLD:
+                done = now()
+                if was_emptied and done - account.held > HOLD:
                     slow.write(b"%d\n" % was_emptied)
+                times.write(TIME.pack(done))
+                account.waited(done - begun)
                 model.apply(step)
                 account.done += 1
                 if step[0] in Draw.SYNCS or (options.sync and not emptied):
                     account.synced = account.done
                 account.keep()
         except OSError as error:
-            account.error = error.errno
+            account.error, account.failed = error.errno, now()
             account.keep()
             if error.errno not in CRASH_ERRORS:
                 print(f"writer {number}, step {account.begun}: {step[:2]}", file=sys.stderr)
@@ -509,7 +539,8 @@ def complain(options, number, account, found, states):
     first, last = states[0], states[-1]
     print(f"writer {number} of seed {options.seed}, after a {options.after}: the tree is in none of "
           f"the {len(states)} states that it may be in, those of step {first[0]} to {last[0]}. "
-          f"Steps begun {account.begun}, done {account.done}, synced {account.synced}; ended by "
+          f"Steps begun {account.begun}, done {account.done}, synced {account.synced}, by the timer "
+          f"{synced_by_timer(options, number)}; ended by "
           f"{errno.errorcode.get(account.error, account.error)}, {options.at - account.held:.3f} s "
           f"after its last truncation to zero")
     touched = set()
@@ -537,12 +568,25 @@ def complain(options, number, account, found, states):
         model.apply(step)
 
 
+def synced_by_timer(options, number):
+    """How many steps were done so long before the cut that they are synced, whatever else was."""
+    if options.after != "cut" or not options.interval:
+        return 0
+    stall = max(Account(paths(options.accounts, each)[1], False).stall
+                for each in range(options.writers))
+    limit = options.crash - options.interval - MARGIN - STALLS * stall
+    with open(paths(options.accounts, number)[3], "rb") as file:
+        return sum(done <= limit for done, in TIME.iter_unpack(file.read()))
+
+
 def candidates(options, number, account):
     """Each (step, model) that may be found."""
     model, draw = load(options.accounts, number, options)
     with open(paths(options.accounts, number)[2]) as file:
         slow = {int(line) for line in file}
-    least = account.synced if options.after == "cut" else account.done
+    least = account.done
+    if options.after == "cut":
+        least = max(account.synced, synced_by_timer(options, number))
     late = options.after == "end" or options.at - account.held > HOLD  # an end logs it
     position = 0
     if position >= least:
@@ -579,6 +623,11 @@ def also_committed(options, candidates_):
 
 def judge_one(options, number):
     account = Account(paths(options.accounts, number)[1], False)
+    if account.error and account.failed < options.crash:
+        print(f"writer {number} of seed {options.seed} got "
+              f"{errno.errorcode.get(account.error, account.error)} in step {account.begun}, "
+              f"{options.crash - account.failed:.3f} s before the crash was begun")
+        return None
     found = tree_state(f"{options.directory}/{number}")
     states, at, kept = [], None, None
     for position, model in also_committed(options, candidates(options, number, account)):
@@ -599,7 +648,7 @@ def judge_one(options, number):
 
 
 def judge(options):
-    steps = lost = aborted = errors = 0
+    steps = lost = aborted = timed = errors = 0
     for number in range(options.writers):
         one = judge_one(options, number)
         if not one:
@@ -609,7 +658,8 @@ def judge(options):
         steps += account.done
         lost += max(0, account.done - at)
         aborted += account.error in ABORTED
-    print(steps, lost, aborted, errors)
+        timed += max(0, synced_by_timer(options, number) - account.synced)
+    print(steps, lost, aborted, timed, errors)
     return 1 if errors else 0
 
 
@@ -626,7 +676,14 @@ def main():
     parser.add_argument("--big", type=int, default=0, help="bytes; the last writer replaces one "
                         "file of about so many")
     parser.add_argument("--after", choices=("cut", "kill", "end", "clean"), default="clean")
-    parser.add_argument("--at", type=float, default=0, help="when, as /proc/uptime says")
+    parser.add_argument("--crash", type=float, default=0, help="it was not begun before this, as "
+                        "/proc/uptime says")
+    parser.add_argument("--at", type=float, default=0, help="and it was over by this")
+    parser.add_argument("--interval", type=float, default=0, help="the sync interval, in seconds; 0: "
+                        "nobody asks what the timer synced")
+    parser.add_argument("--unsynced", action="store_true", help="no step is an fsync")
+    parser.add_argument("--pace", type=float, default=0, help="seconds between two operations of a "
+                        "writer, on average")
     parser.add_argument("--seconds", type=int, default=120, help="at most")
     parser.add_argument("--steps", type=int, default=1)
     options = parser.parse_args()

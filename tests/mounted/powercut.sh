@@ -13,7 +13,7 @@ cuts=${CUTS:-$(scaled 1 2 200)}
 seed=${TEST_SEED:-$RANDOM$RANDOM}
 RANDOM=$((seed % 32768))
 step "seed $seed, $cuts cuts"
-counted=0 void=0 all_steps=0 all_lost=0 double=0
+counted=0 void=0 all_steps=0 all_lost=0 all_timed=0 double=0
 declare -A counted_on=([ext4]=0 [xfs]=0)
 
 mkdir "$T/disk" "$T/memory"
@@ -36,8 +36,14 @@ shrunk() { # BEFORE: some segment is shorter than it was
     join <(echo "$1") <(sizes) | awk '$3 < $2 { found = 1 } END { exit !found }'
 }
 
-options_of() { # ROUND: sets options and load
-    options=(segment_size=1M) load=()
+# In one round of ten nobody syncs, and so little is written that nothing but the timer does: it goes
+# on for longer than load.py takes a timer to need (MARGIN).
+options_of() { # ROUND: sets options, load, least (steps of each writer) and more (seconds after them)
+    options=(segment_size=1M) load=() least=$((1 + RANDOM % 80)) more=0
+    if [ $(($1 % 10)) -eq 0 ]; then
+        options=(sync_interval=1000) load=(--interval 1 --unsynced --pace 1) least=1 more=9
+        return
+    fi
     [ $(($1 & 1)) -eq 0 ] || options+=(sync_interval=60000)
     case $(($1 % 5)) in
     1) options+=(commit=close) load+=(--commit-close) ;;
@@ -73,11 +79,13 @@ revive() {
 }
 
 one_round() { # FILESYSTEM ROUND
-    local options load before is_lost=0 stopped again="" pid
+    local options load least more before is_lost=0 stopped again="" pid
     options_of "$2"
     keg_mount -o "$(IFS=, && echo "${options[*]}")"
-    load_begin "$seed.$2" 4 $((1 + RANDOM % 80)) "${load[@]}"
+    load_begin "$seed.$2" 4 "$least" "${load[@]}"
     load_wait
+    sleep "$more"
+    load_crash
     pid=$(daemon_pid)
     # The daemon does not live to see it, as in a real cut: a sync that is under way at the moment of
     # the shutdown may return 0 after it, and must not be told to anybody.
@@ -99,7 +107,7 @@ one_round() { # FILESYSTEM ROUND
     load_judge cut
     "$KEGFS" check "$STORE" >"$T/check" || { cat "$T/check" && fail "round $2: not sound"; }
     keg_umount
-    all_steps=$((all_steps + steps)) all_lost=$((all_lost + lost))
+    all_steps=$((all_steps + steps)) all_lost=$((all_lost + lost)) all_timed=$((all_timed + timed))
     if [ "$is_lost" -eq 1 ] || [ "$lost" -gt 0 ]; then
         counted=$((counted + 1)) counted_on[$1]=$((counted_on[$1] + 1))
     else
@@ -123,4 +131,5 @@ for filesystem in ext4 xfs; do
 done
 echo "powercut: $counted cuts that lost unsynced bytes (ext4 ${counted_on[ext4]}, xfs" \
     "${counted_on[xfs]}; $double cut again in recovery, $void lost nothing), $all_steps calls," \
-    "$all_lost of them unsynced and lost, 0 acknowledged lost, $SECONDS s"
+    "$all_lost of them unsynced and lost, $all_timed synced by nothing but the timer," \
+    "0 acknowledged or synced lost, $SECONDS s"
