@@ -178,10 +178,13 @@ static int gather(struct volume *volume, uint64_t content, uint64_t from, uint64
     if (error)
         return error;
     int more;
+    uint64_t at = 0;
     while ((more = extents_next(&it, &extent)) > 0 && extent.offset < end) {
-        error = add_piece(pieces, extent);
+        /* They overlap where a store was repaired and its tree was not. */
+        error = extent.offset < at ? -EBADMSG : add_piece(pieces, extent);
         if (error)
             break;
+        at = end_of(&extent);
     }
     extents_close(&it);
     return more < 0 ? more : error;

@@ -47,7 +47,7 @@ static int read_scan(struct volume *volume, const struct inode *inode, uint64_t 
         return error;
     extents_gather_begin(&reads, volume, inode->content);
     int more;
-    while ((more = extents_next(&it, &e)) > 0 && e.offset < end) {
+    while ((more = extents_next(&it, &e)) > 0 && e.offset < end && !reads.error) {
         uint64_t a = e.offset > at ? e.offset : at;
         uint64_t b = e.offset + e.len < end ? e.offset + e.len : end;
         if (a >= b)

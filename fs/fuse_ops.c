@@ -293,11 +293,11 @@ static void write_(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
     unsigned flags = transport_kills_suid() ? VOLUME_KILL_SUID : 0;
-    (void)fi;
     if (control_owns(ino)) {
         late_write(req, ino, data, size);
         return;
     }
+    handles_wrote(req, fi);
     ssize_t n = volume_write(d->volume, ino, (uint64_t)offset, data, size, flags);
     int err = reply_durable(d, n < 0 ? (int)n : 0, ino);
     reply_written(req, err ? err : n);

@@ -8,6 +8,7 @@
 #include "transport.h"
 #include "volume.h"
 #include "workers.h"
+#include <pthread.h>
 #include <stdatomic.h>
 
 /* The session's user data. */
@@ -21,6 +22,8 @@ struct fuse_ops_daemon {
     bool writeback;      /* the kernel gathers writes, and knows sizes and times better */
     atomic_uint seeking; /* late_seek: under way */
     struct fuse_session *session;
+    pthread_mutex_t handles_lock;
+    struct handle *handles; /* handles_lock; those that are open */
 };
 
 struct fuse_lowlevel_ops;

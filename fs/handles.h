@@ -6,9 +6,15 @@
 #include "fuse_ops.h"
 #include <fuse_lowlevel.h>
 
+void handles_begin(struct fuse_ops_daemon *daemon);
+/* When no request can come any more. Those that are open then are given back by nobody. */
+void handles_end(struct fuse_ops_daemon *daemon);
 void handles_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void handles_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void handles_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+
+/* A WRITE is being handled: who wrote last decides whose close is the last. */
+void handles_wrote(fuse_req_t req, const struct fuse_file_info *fi);
 
 /* A file was made and is being opened by a thread of this number: fills in its handle. Does not
  * reply. */

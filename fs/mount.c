@@ -22,6 +22,7 @@
 #define FUSE_USE_VERSION 314
 #include "mount.h"
 #include "fuse_ops.h"
+#include "handles.h"
 #include "log.h"
 #include "mount_check.h"
 #include "mounts.h"
@@ -293,6 +294,7 @@ static int serve_store(struct server *s)
     s->daemon.transport.max_threads = (unsigned)s->options->max_threads;
     s->daemon.commit_close = s->options->commit_close;
     s->daemon.writeback = s->options->writeback && !s->options->readonly;
+    handles_begin(&s->daemon);
     int err = control_new(&report, geteuid(), getegid(), &s->daemon.control);
     if (!err)
         err = workers_new(MAX_WORKERS, &s->daemon.workers);
@@ -303,6 +305,7 @@ static int serve_store(struct server *s)
         err = serve_session(s);
     workers_free(s->daemon.workers);
     control_free(s->daemon.control);
+    handles_end(&s->daemon);
     return err;
 }
 

@@ -185,6 +185,26 @@ static void test_each_name_of_a_damaged_link_can_go(void **state)
     assert_int_equal(find(VOLUME_ROOT, "b"), 0);
 }
 
+/* A store that was repaired, and its tree not: extents overlap. A write there ran over the end of
+ * its buffer. */
+static void test_a_write_into_extents_that_overlap(void **state)
+{
+    struct inode inode;
+    struct keys_key key;
+    char bytes[1000] = "";
+    (void)state;
+    uint64_t ino = make_file("a");
+    assert_int_equal(volume_write(f.volume, ino, 0, bytes, sizeof bytes, 0), sizeof bytes);
+    assert_int_equal(inodes_load(f.volume, ino, &inode), 0);
+    keys_extent(&key, inode.content, 100);
+    struct keg_bytes value = {bytes, 100}, none = {0};
+    assert_int_equal(keg_put(f.keg, keys_bytes(&key), none, value, 0), 0);
+    assert_true(volume_write(f.volume, ino, 50, bytes, 100, 0) < 0);
+    assert_int_equal(volume_read(f.volume, ino, 0, bytes, sizeof bytes), sizeof bytes);
+    assert_int_equal(keg_delete(f.keg, keys_bytes(&key), 0), 0);
+    assert_int_equal(volume_write(f.volume, ino, 50, bytes, 100, 0), 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +213,7 @@ int main(void)
         TEST(test_a_held_truncation_keeps_the_tail_listed),
         TEST(test_a_damaged_inode_hides_no_names),
         TEST(test_each_name_of_a_damaged_link_can_go),
+        TEST(test_a_write_into_extents_that_overlap),
     };
     return cmocka_run_group_tests_name("volume_regress", tests, NULL, NULL);
 }

@@ -79,6 +79,50 @@ PYTHON
     equal "round $round" "$(stat -c %s "$old")" "$(stat -c %s "$MNT/file")"
 done
 
+step "the same, of a thread that is not the one that opened, which has ended"
+for round in 1 2 3; do
+    python3 - "$MNT/thread" "$new" "$(daemon_pid)" <<'PYTHON'
+import os, signal, sys, threading
+data, fds = open(sys.argv[2], "rb").read(), []
+def write():
+    fds.append(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    for at in range(0, len(data), 100000):
+        os.write(fds[0], data[at:at + 100000])
+thread = threading.Thread(target=write)
+thread.start()
+thread.join()
+while len(os.listdir("/proc/self/task")) > 1: # join returns before the kernel's thread has ended
+    pass
+os.close(fds[0])
+os.kill(int(sys.argv[3]), signal.SIGKILL)
+PYTHON
+    unmount_lazily "$MNT"
+    keg_mount -o commit=close
+    cmp "$MNT/thread" "$new" || fail "round $round"
+done
+
+step "opened for a child, which goes on writing when its parent has closed"
+echo old >"$MNT/child"
+for end in kill wait; do
+    python3 - "$MNT/child" "$(daemon_pid)" $end <<'PYTHON'
+import os, signal, subprocess, sys
+with open(sys.argv[1], "w") as file:
+    child = subprocess.Popen(["sh", "-c", "echo one; read line; echo two"], stdin=subprocess.PIPE, stdout=file)
+    while os.fstat(file.fileno()).st_size != 4:
+        pass
+if sys.argv[3] == "kill":
+    os.kill(int(sys.argv[2]), signal.SIGKILL)
+child.communicate(b"\n")
+PYTHON
+    [ $end = wait ] || {
+        unmount_lazily "$MNT"
+        keg_mount -o commit=close
+        equal "after the kill" old "$(cat "$MNT/child")"
+    }
+done
+keg_remount -o commit=close
+equal "after the end" $'one\ntwo' "$(cat "$MNT/child")"
+
 step "a shell's redirections: nothing is committed before the end"
 echo old >"$MNT/small"
 # shellcheck disable=SC2094 # it is read while it is written, on purpose
