@@ -185,11 +185,27 @@ static int setattr_locked(struct volume *volume, uint64_t ino, unsigned set,
     return change_commit(&change, shrinks ? KEG_FREEING : 0);
 }
 
+/* Before a truncation that will be held, where the inode is not held already. */
+static int make_room(struct volume *volume, uint64_t ino, unsigned set,
+                     const struct volume_attr *attr)
+{
+    struct inode inode;
+    inodes_lock_shared(volume, ino);
+    int error = inodes_load(volume, ino, &inode);
+    if (!error)
+        error = check_set(&inode, set, attr);
+    bool held = inodes_is_held(volume, ino) || inodes_writers(volume, ino);
+    inodes_unlock_one(volume, ino);
+    if (error || held || volume->flags & VOLUME_READONLY || keg_readonly_reason(volume->keg))
+        return error; /* read-only: the call itself will say so */
+    return tend_make_room(volume, false);
+}
+
 int volume_setattr(struct volume *volume, uint64_t ino, unsigned set,
                    const struct volume_attr *attr, struct volume_attr *out)
 {
     struct inode inode;
-    int error = attr && may_wait(set, attr) ? tend_make_room(volume) : 0;
+    int error = attr && may_wait(set, attr) ? make_room(volume, ino, set, attr) : 0;
     if (error)
         return error;
     inodes_lock_one(volume, ino);

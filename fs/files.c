@@ -100,7 +100,7 @@ static void touch_atime(struct volume *volume, uint64_t ino)
 {
     struct inode inode;
     struct timespec now = volume_now(volume);
-    if (tend_make_room(volume) < 0)
+    if (!inodes_is_held(volume, ino) && tend_make_room(volume, true) < 0)
         return;
     inodes_lock_one(volume, ino);
     if (inodes_load(volume, ino, &inode) == 0 && atime_is_due(&inode, now)) {

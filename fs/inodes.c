@@ -322,6 +322,12 @@ bool inodes_is_held(struct volume *volume, uint64_t ino)
     return get_held(volume, ino) != NULL;
 }
 
+bool inodes_is_lazy(struct volume *volume, uint64_t ino)
+{
+    const struct held *held = get_held(volume, ino);
+    return held && held->kind == HELD_LAZY;
+}
+
 uint64_t inodes_first_held(struct volume *volume, enum held_kind kind, uint64_t before,
                            size_t *count)
 {

@@ -99,7 +99,7 @@ int volume_tend(struct volume *volume)
 
 /* ---- What is held ---- */
 
-static int flush_locked(struct volume *volume, struct inode *inode)
+static int flush_locked(struct volume *volume, struct inode *inode, unsigned flags)
 {
     struct change change;
     change_begin(&change, volume);
@@ -109,18 +109,25 @@ static int flush_locked(struct volume *volume, struct inode *inode)
         return error;
     }
     change_inode(&change, inode);
-    return change_commit(&change, KEG_FREEING);
+    return change_commit(&change, flags);
 }
 
+/* A time of access is worth neither the reserve of a full disk nor waiting for a compaction: where
+ * that keeps it from being logged, or anything else does, it is dropped. */
 int tend_flush(struct volume *volume, uint64_t ino, bool stages)
 {
     struct inode inode;
     int error = 0;
     inodes_lock_one(volume, ino);
     if (inodes_is_held(volume, ino)) {
+        bool lazy = inodes_is_lazy(volume, ino);
         error = inodes_load(volume, ino, &inode);
         if (!error && (stages || !inode.staged))
-            error = flush_locked(volume, &inode);
+            error = flush_locked(volume, &inode, lazy ? 0 : KEG_FREEING);
+        if (error && lazy) {
+            inodes_logged(volume, ino);
+            error = 0;
+        }
     }
     inodes_unlock_one(volume, ino);
     return error;
@@ -144,14 +151,25 @@ int tend_flush_all(struct volume *volume, enum held_kind kind)
     return flush_held(volume, kind, UINT64_MAX);
 }
 
-int tend_make_room(struct volume *volume)
+/* The oldest of another thread may be the same, and it holds one for each: so this goes on until
+ * there is room, or as often as there were any at first: they are gone then, and what came is
+ * others'. */
+int tend_make_room(struct volume *volume, bool lazy)
 {
-    size_t lazy, truncated;
-    uint64_t oldest = inodes_first_held(volume, HELD_LAZY, UINT64_MAX, &lazy);
-    uint64_t other = inodes_first_held(volume, HELD_TRUNCATED, UINT64_MAX, &truncated);
-    if (lazy + truncated < volume->hold_max)
-        return 0;
-    return tend_flush(volume, oldest ? oldest : other, false);
+    size_t times, truncations, tries = 0, most = 0;
+    do {
+        uint64_t oldest = inodes_first_held(volume, HELD_LAZY, UINT64_MAX, &times);
+        uint64_t other = inodes_first_held(volume, HELD_TRUNCATED, UINT64_MAX, &truncations);
+        most = most ? most : times + truncations;
+        if (times + truncations < volume->hold_max)
+            return 0;
+        if (!oldest && lazy)
+            return -EAGAIN;
+        int error = tend_flush(volume, oldest ? oldest : other, false);
+        if (error)
+            return error;
+    } while (++tries < most);
+    return 0;
 }
 
 void tend_measure(struct volume *volume, struct volume_memory *out)

@@ -151,6 +151,8 @@ KEG_CHECKED int inodes_hold(struct volume *volume, const struct inode *inode, bo
 /* The inode was logged: nothing of it is held any more. The stripe is locked exclusively. */
 void inodes_logged(struct volume *volume, uint64_t ino);
 bool inodes_is_held(struct volume *volume, uint64_t ino);
+/* It is held for its time of access only. The stripe is locked exclusively. */
+bool inodes_is_lazy(struct volume *volume, uint64_t ino);
 /* The inode that has been held longest of this kind, if it is held since `before` or longer; 0:
  * none. *count: how many are held. */
 uint64_t inodes_first_held(struct volume *volume, enum held_kind kind, uint64_t before,
@@ -355,12 +357,13 @@ void tend_add(struct volume *volume, enum work_kind kind, uint64_t id);
 KEG_CHECKED int tend_run(struct volume *volume);
 /* The same, at the end of a call, in a volume without a thread. */
 void tend_inline(struct volume *volume);
-/* Logs what is held of ino, and only with `stages` what is staged. -ENOENT is no error. */
+/* Logs what is held of ino, and only with `stages` what is staged. A time of access that cannot be
+ * logged is dropped, and is no error. */
 KEG_CHECKED int tend_flush(struct volume *volume, uint64_t ino, bool stages);
 KEG_CHECKED int tend_flush_all(struct volume *volume, enum held_kind kind);
-/* Before one more is held: logs the oldest if there are as many as there may be. No lock is held.
- */
-KEG_CHECKED int tend_make_room(struct volume *volume);
+/* Before one more is held: logs the oldest if there are as many as there may be, of times of access
+ * first. For a `lazy` one nothing else is logged: -EAGAIN. No lock is held. */
+KEG_CHECKED int tend_make_room(struct volume *volume, bool lazy);
 void tend_measure(struct volume *volume, struct volume_memory *out);
 /* Milliseconds, only to be compared. */
 uint64_t tend_clock(void);
