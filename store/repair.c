@@ -344,7 +344,7 @@ static int verify_hint(struct repair *repair, struct segment *segment, bool *aga
 /* What it holds reaches as far as the manifest says, and no further than any store does. */
 static bool sequences_fit(const struct segment *segment, const struct manifest_segment *m)
 {
-    return segment->last_sequence <= INT64_MAX &&
+    return segment->last_sequence <= INT64_MAX && segment->before <= INT64_MAX &&
            (!m->sealed || segment->last_sequence >= m->last_sequence);
 }
 
@@ -416,8 +416,10 @@ static int publish_locked(struct repair *repair, const struct output *output)
     if (err)
         return err;
     for (size_t i = 0; i < keg->member_count; i++) {
-        if (keg->members[i]->last_sequence > INT64_MAX)
-            keg->members[i]->last_sequence = 0; /* damaged; its records were left out */
+        struct segment *s = keg->members[i]; /* numbers above are of damage, and left out */
+
+        s->last_sequence = s->last_sequence > INT64_MAX ? 0 : s->last_sequence;
+        s->before = s->before > INT64_MAX ? 0 : s->before;
     }
     keg->last_sequence = segment_last_sequence_locked(keg);
     if (repair->lost_records && keg->last_sequence < INT64_MAX - SEQUENCES_SKIPPED)

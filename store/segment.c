@@ -383,8 +383,10 @@ uint64_t segment_last_sequence_locked(struct keg *keg)
 
     pthread_mutex_lock(&keg->sync_lock);
     for (size_t i = 0; i < keg->member_count; i++) {
-        if (keg->members[i]->last_sequence > last)
-            last = keg->members[i]->last_sequence;
+        const struct segment *s = keg->members[i];
+
+        last = s->last_sequence > last ? s->last_sequence : last;
+        last = s->before > last ? s->before : last; /* its first frame must lie above */
     }
     pthread_mutex_unlock(&keg->sync_lock);
     return last;
