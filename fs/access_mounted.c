@@ -98,9 +98,10 @@ static int keep_acl(int dir, const char *name, int fd)
     close(old);
     if (err == -EOPNOTSUPP)
         return 0;
-    if (err == -ENODATA)
-        err = fremovexattr(fd, attribute) && errno != ENODATA ? -errno : 0;
-    else if (!err)
+    if (err == -ENODATA) { /* as it may be of a mount without attributes, too */
+        err = fremovexattr(fd, attribute) ? -errno : 0;
+        err = err == -ENODATA || err == -EOPNOTSUPP ? 0 : err;
+    } else if (!err)
         err = fsetxattr(fd, attribute, acl, (size_t)n, 0) ? -errno : 0;
     return err;
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,12 +64,23 @@ static bool may_write(const char *point)
     return !readonly;
 }
 
+/* Attributes are served until the unmount once they are: the kernel asks only at the beginning. */
+static bool attributes_agree(const struct mount_options *o, const char *point)
+{
+    if (!o->noxattr || getxattr(point, CONTROL_ATTRIBUTES "stats", NULL, 0) < 0)
+        return true;
+    log_error("cannot remount %s: noxattr is for mounting; unmount it and mount it again", point);
+    return false;
+}
+
 static int remount_at(const struct mount_options *o, const char *point)
 {
     unsigned long flags = (o->readonly ? MS_RDONLY : 0) | (o->dev ? 0 : MS_NODEV) |
                           (o->suid ? 0 : MS_NOSUID) | (o->noexec ? MS_NOEXEC : 0);
     struct statvfs fs;
     int err = statvfs(point, &fs) ? -errno : 0;
+    if (!attributes_agree(o, point))
+        return COMMANDS_FAILED;
     if (!err && fs.f_flag & ST_RDONLY && !o->readonly && !may_write(point))
         return COMMANDS_FAILED;
     if (!err && o->readonly)

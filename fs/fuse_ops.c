@@ -499,4 +499,3 @@ const struct fuse_lowlevel_ops fuse_ops_table = {
     .fallocate = fallocate_,
     .lseek = lseek_,
 };
-const size_t fuse_ops_table_size = sizeof fuse_ops_table;

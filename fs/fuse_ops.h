@@ -28,6 +28,5 @@ struct fuse_ops_daemon {
 
 struct fuse_lowlevel_ops;
 extern const struct fuse_lowlevel_ops fuse_ops_table;
-extern const size_t fuse_ops_table_size;
 
 #endif

@@ -193,6 +193,7 @@ static struct fuse_session *new_session(struct server *s)
     char *list = NULL, *name = NULL;
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
     struct fuse_session *session = NULL;
+    struct fuse_lowlevel_ops ops = fuse_ops_table;
     const char *const words[] = {
         "default_permissions",
         "subtype=kegfs",
@@ -208,8 +209,14 @@ static struct fuse_session *new_session(struct server *s)
             bad = fuse_opt_add_opt(&list, words[i]);
     bad = bad || fuse_opt_add_opt_escaped(&list, name) || fuse_opt_add_arg(&args, "kegfs") ||
           fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, list);
+    if (o->noxattr) { /* libfuse says ENOSYS then, and the kernel does not ask again */
+        ops.setxattr = NULL;
+        ops.getxattr = NULL;
+        ops.listxattr = NULL;
+        ops.removexattr = NULL;
+    }
     if (!bad)
-        session = fuse_session_new(&args, &fuse_ops_table, fuse_ops_table_size, &s->daemon);
+        session = fuse_session_new(&args, &ops, sizeof ops, &s->daemon);
     fuse_opt_free_args(&args);
     free(list);
     free(name);
@@ -286,7 +293,7 @@ static int serve_store(struct server *s)
                             .requests = &s->daemon.transport.requests};
     s->daemon.volume = s->store.volume;
     s->daemon.sync = s->options->sync;
-    s->daemon.transport.acl = !s->options->noacl;
+    s->daemon.transport.acl = s->options->acl != MOUNT_OPTIONS_ACL_OFF && !s->options->noxattr;
     s->daemon.transport.kind = s->transport;
     s->daemon.transport.forced = s->options->transport == s->transport;
     s->daemon.transport.sync = s->options->sync;

@@ -12,7 +12,7 @@ enum kind { SET, CLEAR, CHOICE, NUMBER, SIZE, IGNORED };
 static const struct option {
     const char *name;
     enum kind kind;
-    size_t at;         /* a bool; an enum transport_kind for CHOICE; a uint64_t for the numbers */
+    size_t at;         /* a bool; an enum for CHOICE; a uint64_t for the numbers */
     uint64_t min, max; /* of NUMBER and SIZE; a CHOICE sets min */
 } table[] = {
     {"ro", SET, AT(readonly), 0, 0},
@@ -28,8 +28,10 @@ static const struct option {
     {"commit=write", CLEAR, AT(commit_close), 0, 0},
     {"writeback", SET, AT(writeback), 0, 0},
     {"nowriteback", CLEAR, AT(writeback), 0, 0},
-    {"acl", CLEAR, AT(noacl), 0, 0},
-    {"noacl", SET, AT(noacl), 0, 0},
+    {"acl", CHOICE, AT(acl), MOUNT_OPTIONS_ACL_ON, 0},
+    {"noacl", CHOICE, AT(acl), MOUNT_OPTIONS_ACL_OFF, 0},
+    {"xattr", CLEAR, AT(noxattr), 0, 0},
+    {"noxattr", SET, AT(noxattr), 0, 0},
     {"allow_other", SET, AT(allow_other), 0, 0},
     {"dev", SET, AT(dev), 0, 0},
     {"nodev", CLEAR, AT(dev), 0, 0},
@@ -68,6 +70,11 @@ static const struct option {
     {"max_read", IGNORED, 0, 0, 0},
     {"blksize", IGNORED, 0, 0, 0},
 };
+
+/* So that one way of setting them does for all. */
+_Static_assert(_Generic((enum transport_kind)0, unsigned : 1, default : 0) &&
+                   _Generic((enum mount_options_acl)0, unsigned : 1, default : 0),
+               "an enum is an unsigned");
 
 void mount_options_init(struct mount_options *options)
 {
@@ -130,7 +137,7 @@ static bool parse_one(struct mount_options *options, char *word)
     if (o->kind == SET || o->kind == CLEAR)
         *(bool *)field = o->kind == SET;
     if (o->kind == CHOICE)
-        *(enum transport_kind *)field = (enum transport_kind)o->min;
+        *(unsigned *)field = (unsigned)o->min;
     return true;
 }
 
@@ -143,14 +150,19 @@ bool mount_options_parse(struct mount_options *options, char *list)
     return true;
 }
 
+static bool contradict(const char *one, const char *other, const char *why)
+{
+    log_error("mount options: %s and %s contradict each other: %s; give one of them", one, other,
+              why);
+    return true;
+}
+
 bool mount_options_agree(const struct mount_options *options)
 {
     const char *other = options->commit_close ? "commit=close" : options->sync ? "sync" : NULL;
-    if (!options->writeback || !other)
-        return true;
-    log_error(
-        "mount options: writeback and %s contradict each other: writeback has the kernel hold "
-        "writes back; give one of them",
-        other);
-    return false;
+    if (options->writeback && other)
+        return !contradict("writeback", other, "writeback has the kernel hold writes back");
+    if (options->noxattr && options->acl == MOUNT_OPTIONS_ACL_ON)
+        return !contradict("noxattr", "acl", "an ACL is an extended attribute");
+    return true;
 }

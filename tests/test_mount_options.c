@@ -29,6 +29,10 @@ static void test_flags(void **state)
     assert_true(parse(&o, "commit=close,commit=write") && !o.commit_close);
     assert_true(parse(&o, "writeback") && o.writeback && mount_options_agree(&o));
     assert_true(parse(&o, "writeback,nowriteback") && !o.writeback);
+    assert_true(parse(&o, "ro") && !o.noxattr && o.acl == MOUNT_OPTIONS_ACL_UNSAID);
+    assert_true(parse(&o, "noxattr,noacl") && o.noxattr && o.acl == MOUNT_OPTIONS_ACL_OFF);
+    assert_true(parse(&o, "noxattr,noacl,xattr,acl") && !o.noxattr &&
+                o.acl == MOUNT_OPTIONS_ACL_ON);
     assert_true(parse(&o, "ro") && o.transport == TRANSPORT_AUTO);
     assert_true(parse(&o, "transport=spin,transport=uring,ro") && o.transport == TRANSPORT_URING);
     assert_true(parse(&o, "transport=libfuse") && o.transport == TRANSPORT_LIBFUSE);
@@ -105,6 +109,9 @@ static void test_contradictions(void **state)
     assert_true(parse(&o, "sync,writeback") && !mount_options_agree(&o));
     assert_true(parse(&o, "sync,writeback,async,commit=write") && mount_options_agree(&o));
     assert_true(parse(&o, "sync,commit=close") && mount_options_agree(&o));
+    assert_true(parse(&o, "acl,noxattr") && !mount_options_agree(&o));
+    assert_true(parse(&o, "noxattr,acl,noacl") && mount_options_agree(&o));
+    assert_true(parse(&o, "noxattr") && mount_options_agree(&o));
 }
 
 int main(void)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts the requests that common operations make. budget.py MOUNTPOINT PHASE [EXACT]
+"""Counts the requests that common operations make. budget.py MOUNTPOINT PHASE [exact] [noxattr]
 
 The kernel may drop what it has cached at any moment (other tests make it do so), which costs
 requests but never saves any; so each operation is counted in several rounds, and the cheapest
@@ -10,14 +10,15 @@ import os
 import sys
 
 TOP, PHASE = sys.argv[1], sys.argv[2]
-EXACT = len(sys.argv) > 3
+EXACT = "exact" in sys.argv[3:]
+NOXATTR = "noxattr" in sys.argv[3:]
 FILES, ROUNDS = 40, 6
 UNCOUNTED = {"FORGET", "BATCH_FORGET", "INTERRUPT"}  # batched, and at no fixed time
 DATA = b"x" * 8192
 
 # Requests of each operation. Where a file is written, GETXATTR looks for security.capability: the
 # kernel forgets that there is none whenever it refreshes the attributes, and asks before a write
-# unless every GETXATTR is refused. A file system without attributes makes one or two less.
+# unless every GETXATTR is refused, as with -o noxattr; then all of these are left out.
 BUDGET = {
     "create, write, close": {"LOOKUP": 1, "CREATE": 1, "GETXATTR": 1, "WRITE": 1, "GETATTR": 1},
     "create, write, fsync, close": {"LOOKUP": 1, "CREATE": 1, "GETXATTR": 1, "WRITE": 1,
@@ -40,6 +41,9 @@ BUDGET = {
     "stat, cold": {"LOOKUP": 1},
     "open, read, close, cold": {"READ": 1},
 }
+if NOXATTR:
+    for counts in BUDGET.values():
+        counts.pop("GETXATTR", None)
 
 
 def requests():

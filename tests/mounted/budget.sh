@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# how many requests each common operation makes, on each transport
+# how many requests each common operation makes, on each transport, with attributes and without
 . "$(dirname "$0")/lib.sh"
 
 kinds=(spin libfuse)
@@ -8,15 +8,18 @@ if (need_uring) 2>"$T/why"; then kinds=(uring "${kinds[@]}"); else cat "$T/why" 
 # Other kernels may do with less, and owners of the directory make the fewest.
 case $(uname -r) in 6.18.*) exact=exact ;; *) exact= ;; esac
 
-for kind in "${kinds[@]}"; do
-    step "$kind"
+budget() { # KIND [noxattr]
+    local phase
+    step "$*"
     rm -rf "$STORE"
-    "$KEGFS" mount "$STORE" "$MNT" -o "transport=$kind"
-    # shellcheck disable=SC2086
-    python3 "$top/tests/mounted/budget.py" "$MNT" warm $exact
-    "$KEGFS" umount "$MNT"
-    "$KEGFS" mount "$STORE" "$MNT" -o "transport=$kind"
-    # shellcheck disable=SC2086
-    python3 "$top/tests/mounted/budget.py" "$MNT" cold $exact
-    "$KEGFS" umount "$MNT"
+    for phase in warm cold; do
+        "$KEGFS" mount "$STORE" "$MNT" -o "transport=$1${2:+,$2}"
+        # shellcheck disable=SC2086
+        python3 "$top/tests/mounted/budget.py" "$MNT" $phase $exact ${2-}
+        "$KEGFS" umount "$MNT"
+    done
+}
+for kind in "${kinds[@]}"; do
+    budget "$kind"
+    budget "$kind" noxattr
 done
