@@ -6,6 +6,7 @@
 #include "repair.h"
 #include "scan.h"
 #include "segment.h"
+#include "spin.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +50,7 @@ static bool is_live(struct keg *keg, const struct segment *segment,
     struct index_place place;
     bool live;
 
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     live = index_get(keg->index, record->key, &place, NULL) == 0 && place.slot == segment->slot &&
            place.sequence == record->sequence;
     pthread_rwlock_unlock(&keg->index_lock);

@@ -31,6 +31,7 @@
 #include "roll.h"
 #include "segment.h"
 #include "space.h"
+#include "spin.h"
 #include "tender.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -42,40 +43,62 @@ enum {
     OVERSTAY = 2,           /* a full disk lets the active segment grow to so many times its size */
 };
 
+enum { WAITS, LEADS, SERVED };
+
 struct waiter {
     struct frame *frame; /* NULL: wants to roll */
     unsigned flags;
-    int result;
-    bool done;
-    pthread_cond_t wake;
+    int result;          /* of whoever served it, before `state` */
+    _Atomic int state;   /* whoever changes it may not look at the waiter again, unless asleep */
+    bool asleep;         /* commit_lock: until `wake` */
+    pthread_cond_t wake; /* if asleep */
     struct waiter *next;
 };
 
 /* ---- The queue ---- */
 
-/* Waits until this waiter leads (true) or another leader has served it (false). */
-static bool enqueue(struct keg *keg, struct waiter *waiter)
+static int sleep_in_queue(struct keg *keg, struct waiter *waiter)
 {
-    bool lead;
+    int state;
 
-    waiter->next = NULL;
-    waiter->done = false;
-    waiter->result = 0;
     pthread_mutex_lock(&keg->commit_lock);
-    if (keg->queue_tail)
-        keg->queue_tail->next = waiter;
-    else
-        keg->queue_head = waiter;
-    keg->queue_tail = waiter;
-    if (keg->queue_head != waiter) {
+    state = atomic_load(&waiter->state);
+    if (state == WAITS) {
         pthread_cond_init(&waiter->wake, NULL);
-        while (!waiter->done && keg->queue_head != waiter)
+        waiter->asleep = true;
+        while ((state = atomic_load(&waiter->state)) == WAITS)
             pthread_cond_wait(&waiter->wake, &keg->commit_lock);
         pthread_cond_destroy(&waiter->wake);
     }
-    lead = !waiter->done;
     pthread_mutex_unlock(&keg->commit_lock);
-    return lead;
+    return state;
+}
+
+/* Waits until this waiter leads (true) or another leader has served it (false). */
+static bool enqueue(struct keg *keg, struct waiter *waiter)
+{
+    int state = WAITS;
+
+    waiter->next = NULL;
+    waiter->asleep = false;
+    waiter->result = 0;
+    pthread_mutex_lock(&keg->commit_lock);
+    if (keg->queue_tail) {
+        keg->queue_tail->next = waiter;
+    } else {
+        keg->queue_head = waiter;
+        state = LEADS;
+    }
+    atomic_init(&waiter->state, state);
+    keg->queue_tail = waiter;
+    pthread_mutex_unlock(&keg->commit_lock);
+    for (int i = spin_rounds(); state == WAITS && i > 0; i--) {
+        spin_pause();
+        state = atomic_load(&waiter->state);
+    }
+    if (state == WAITS)
+        state = sleep_in_queue(keg, waiter);
+    return state == LEADS;
 }
 
 /* The last waiter of the leader's group: those up to it are served together. */
@@ -99,26 +122,34 @@ static struct waiter *choose_group(struct keg *keg, struct waiter *leader)
     return last;
 }
 
+/* Its owner goes on, and the waiter with it. commit_lock held. */
+static void tell(struct waiter *waiter, int state)
+{
+    bool asleep = waiter->asleep;
+
+    atomic_store(&waiter->state, state);
+    if (asleep)
+        pthread_cond_signal(&waiter->wake);
+}
+
 /* Ends the leadership: everybody up to last is served, the next one leads. */
 static void dequeue(struct keg *keg, struct waiter *leader, struct waiter *last)
 {
-    struct waiter *next;
+    struct waiter *w = leader, *next, *head;
 
     pthread_mutex_lock(&keg->commit_lock);
-    keg->queue_head = last->next;
-    if (!keg->queue_head)
+    head = last->next;
+    keg->queue_head = head;
+    if (!head)
         keg->queue_tail = NULL;
-    for (struct waiter *w = leader->next; leader != last && w; w = next) {
-        bool end = w == last;
-
+    next = leader->next;
+    while (w != last) {
+        w = next;
         next = w->next;
-        w->done = true;
-        pthread_cond_signal(&w->wake);
-        if (end)
-            break;
+        tell(w, SERVED);
     }
-    if (keg->queue_head)
-        pthread_cond_signal(&keg->queue_head->wake);
+    if (head)
+        tell(head, LEADS);
     pthread_mutex_unlock(&keg->commit_lock);
 }
 
@@ -336,7 +367,7 @@ static void apply_group(struct keg *keg, struct waiter *leader, struct waiter *l
             break;
     }
     extend_log(keg, &tally, bytes);
-    pthread_rwlock_wrlock(&keg->index_lock);
+    spin_wrlock(&keg->index_lock);
     for (struct waiter *w = leader;; w = w->next) {
         if (!w->result) {
             apply_frame(keg, w->frame, at);
@@ -384,7 +415,7 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
     }
     if (err)
         return err;
-    pthread_rwlock_wrlock(&keg->index_lock);
+    spin_wrlock(&keg->index_lock);
     err = index_reserve(keg->index, puts);
     pthread_rwlock_unlock(&keg->index_lock);
     return err;
@@ -435,7 +466,7 @@ static int find_idle(struct keg *keg, const struct keg_op *ops, size_t count, bo
         }
         if (ops[i].key.len == 0 || ops[i].key.len > KEG_KEY_MAX)
             return -EINVAL;
-        pthread_rwlock_rdlock(&keg->index_lock);
+        spin_rdlock(&keg->index_lock);
         bool there = index_get(keg->index, ops[i].key, &place, NULL) == 0;
         pthread_rwlock_unlock(&keg->index_lock);
         for (size_t j = 0; !there && puts && j < i; j++)

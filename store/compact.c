@@ -29,6 +29,7 @@
 #include "output.h"
 #include "policy.h"
 #include "segment.h"
+#include "spin.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -63,7 +64,7 @@ static const struct merge_input *find_live(struct run *run, const struct merge *
     struct index_place place;
     struct keg *keg = run->keg;
 
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     *known = index_get(keg->index, merge->key, &place, NULL) == 0;
     for (size_t i = 0; *known && i < merge->input_count; i++) {
         const struct merge_input *input = &merge->inputs[i];
@@ -207,7 +208,7 @@ static int repoint_segment(struct run *run, struct segment *to)
     if (more)
         return more;
     do {
-        pthread_rwlock_wrlock(&keg->index_lock);
+        spin_wrlock(&keg->index_lock);
         more = 1;
         for (int i = 0; i < REPOINT_KEYS && more == 1; i++) {
             more = hintfile_next(reader, &entry);
@@ -229,7 +230,7 @@ static void retire_inputs(struct run *run)
     for (size_t i = 0; i < run->count; i++) {
         struct segment *input = run->inputs[i];
 
-        pthread_rwlock_rdlock(&keg->index_lock);
+        spin_rdlock(&keg->index_lock);
         live = input->live_bytes;
         pthread_rwlock_unlock(&keg->index_lock);
         if (live)
@@ -387,7 +388,7 @@ static int gather(struct keg *keg, uint64_t limit, enum policy_mode mode, struct
         return -ENOMEM;
     }
     pthread_mutex_lock(&keg->manifest_lock);
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     for (size_t i = 0; i < choice->count; i++) {
         struct segment *s = choice->members[i];
         struct policy_segment *fact = &choice->facts[i];
@@ -466,7 +467,7 @@ int compact_demand(struct keg *keg, keg_progress_fn *progress, void *arg)
         return err;
     pthread_mutex_lock(&keg->compact_lock);
     hints_tend(keg); /* for want of one a tombstone may stay, no more */
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     run.total = keg->live_bytes;
     pthread_rwlock_unlock(&keg->index_lock);
     while (!err && passes++ < PASSES_MAX) {

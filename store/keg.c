@@ -7,6 +7,7 @@
 #include "recover.h"
 #include "segment.h"
 #include "space.h"
+#include "spin.h"
 #include "tender.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -359,7 +360,7 @@ void keg_stats(struct keg *keg, struct keg_stats *stats)
     /* One moment for both: live bytes never pass those of the segments, whose lengths grow before
      * the index does. */
     pthread_mutex_lock(&keg->manifest_lock);
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     stats->keys = index_count(keg->index);
     stats->index_bytes = index_bytes(keg->index);
     stats->live_bytes = keg->live_bytes;
@@ -391,7 +392,7 @@ static void describe(struct keg *keg, const struct segment *s, struct keg_segmen
     info->first_sequence = s->first_sequence;
     info->last_sequence = s->last_sequence;
     pthread_mutex_unlock(&keg->sync_lock);
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     info->live_bytes = s->live_bytes;
     pthread_rwlock_unlock(&keg->index_lock);
 }

@@ -13,6 +13,7 @@
 #include "crc.h"
 #include "scan.h"
 #include "segment.h"
+#include "spin.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ int keg_get(struct keg *keg, struct keg_bytes key, struct keg_info *info)
     struct keg_bytes meta;
     int err;
 
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     err = index_get(keg->index, key, &place, &meta);
     if (!err) {
         info->sequence = place.sequence;
@@ -194,7 +195,7 @@ ssize_t keg_read(struct keg *keg, struct keg_bytes key, uint32_t offset, void *b
     struct keg_reading reading = {.key = key, .offset = offset, .buf = buf, .len = len};
     struct wanted wanted = {.reading = &reading};
 
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     find_locked(keg, &wanted);
     pthread_rwlock_unlock(&keg->index_lock);
     if (wanted.segment) {
@@ -321,7 +322,7 @@ static void read_some(struct keg *keg, struct keg_reading *readings, size_t coun
 {
     struct wanted wanted[MANY];
 
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     for (size_t i = 0; i < count; i++) {
         wanted[i].reading = &readings[i];
         find_locked(keg, &wanted[i]);
@@ -436,7 +437,7 @@ static void fill(struct keg_iter *iter)
     const struct keg_entry *last;
 
     iter->count = iter->at = iter->used = 0;
-    pthread_rwlock_rdlock(&keg->index_lock);
+    spin_rdlock(&keg->index_lock);
     index_scan(keg->index, (struct keg_bytes){iter->from, iter->from_len}, take_entry, iter);
     pthread_rwlock_unlock(&keg->index_lock);
     if (iter->limit < ITER_ENTRIES)

@@ -2,6 +2,7 @@
 #include "segment.h"
 #include "hintfile.h"
 #include "manifest.h"
+#include "spin.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -65,7 +66,7 @@ int segment_add(struct keg *keg, uint64_t id, enum format_kind kind, struct segm
     segment->id = id;
     segment->kind = kind;
     atomic_init(&segment->refs, 1);
-    pthread_rwlock_wrlock(&keg->index_lock);
+    spin_wrlock(&keg->index_lock);
     err = free_slot(keg, &segment->slot);
     if (!err)
         keg->slots[segment->slot] = segment;
@@ -80,7 +81,7 @@ int segment_add(struct keg *keg, uint64_t id, enum format_kind kind, struct segm
 
 void segment_retire(struct keg *keg, struct segment *segment, bool doom)
 {
-    pthread_rwlock_wrlock(&keg->index_lock);
+    spin_wrlock(&keg->index_lock);
     keg->slots[segment->slot] = NULL;
     if (segment->slot < keg->slots_used)
         keg->slots_used = segment->slot;
