@@ -29,6 +29,8 @@ STEPS = [
     ("churn", "churn: create 8 KiB, remove an older one", "churn", "h", 1, 1),
 ]
 CPU = {"create": 6, "read_cold": 4, "stat_cold": 1}  # us of the daemon, less the transport's
+PAIRS = [("kegfs uring", "null uring"), ("kegfs uring noxattr", "null uring noxattr"),
+         ("kegfs spin", "null spin")]  # ours, and the floor that makes the same requests
 
 
 def measure(place, step, options, figures):
@@ -81,6 +83,26 @@ def durable(options, figures):
                         f"durable_{clients}", "kegfs", "ext4", least=least)
 
 
+def operations(options, figures):
+    places = [Kegfs(options.ram, "uring"), Null(options.ram, "uring"), Ext4(options.ram, 4096),
+              Kegfs(options.ram, "uring", "noxattr"), Null(options.ram, "uring", "noxattr"),
+              Kegfs(options.ram, "spin"), Null(options.ram, "spin")]
+    for i in options.each_round():
+        for place in places:
+            say(f"files: round {i + 1}, {place.name}")
+            one_round(place, options, figures)
+        for ours, floor in PAIRS[:2]:
+            extra_cpu(figures, ours, floor)
+    for place in places:
+        place.close()
+    for ours, floor in PAIRS:
+        judge(figures, ours, floor)
+    for ours, _ in PAIRS[:2]:
+        for key, limit in CPU.items():
+            figures.compare(f"daemon's CPU less the null daemon's: {key}", f"own_cpu_{key}", ours,
+                            limit=limit)
+
+
 def judge(figures, ours, floor):
     for key, text, *_ in STEPS:
         # The floor has no churn, only creates and deletes.
@@ -90,32 +112,17 @@ def judge(figures, ours, floor):
 
 
 def run_mode(options, figures):
-    places = [Kegfs(options.ram, "uring"), Null(options.ram, "uring"), Ext4(options.ram, 4096),
-              Kegfs(options.ram, "spin"), Null(options.ram, "spin")]
-    names = [step[0] for step in STEPS]
-    if any(options.wanted(name) for name in names):
-        for i in options.each_round():
-            for place in places:
-                say(f"files: round {i + 1}, {place.name}")
-                one_round(place, options, figures)
-        for place in places:
-            place.close()
-        judge(figures, "kegfs uring", "null uring")
-        judge(figures, "kegfs spin", "null spin")
-        for key, limit in CPU.items():
-            extra_cpu(figures, key, limit)
+    if any(options.wanted(step[0]) for step in STEPS):
+        operations(options, figures)
     if options.wanted("durable"):
         durable(options, figures)
     figures.note("Stores and ext4's image are on one tmpfs; the null filesystem keeps files in "
                  "memory. passthrough_ll is left out: Debian's fuse3 has none.")
 
 
-def extra_cpu(figures, key, limit):
-    """The daemon's CPU beyond what the transport takes, from each round's pair."""
-    what = f"cpu_{key}"
-    ours = figures.values.get((what, "kegfs uring"), [])
-    floor = figures.values.get((what, "null uring"), [])
-    for mine, other in zip(ours, floor):
-        figures.add(f"own_{what}", "kegfs uring", mine - other)
-    figures.compare(f"daemon's CPU less the null daemon's: {key}", f"own_{what}", "kegfs uring",
-                    limit=limit)
+def extra_cpu(figures, ours, floor):
+    """The daemon's CPU beyond what the transport takes, of the last round."""
+    for key in CPU:
+        pair = [figures.values.get((f"cpu_{key}", place)) for place in (ours, floor)]
+        if all(pair):
+            figures.add(f"own_cpu_{key}", ours, pair[0][-1] - pair[1][-1])

@@ -21,6 +21,7 @@ def cpu_ns(pid):
 class Kegfs:
     def __init__(self, where, transport="auto", options=""):
         self.name = f"kegfs {transport}" if transport != "auto" else "kegfs"
+        self.name += f" {options}" if options else ""
         self.base = f"{where}/{self.name.replace(' ', '-')}"
         self.store, self.path = f"{self.base}/store", f"{self.base}/mnt"
         self.options = f"transport={transport}" + (f",{options}" if options else "")
@@ -103,8 +104,9 @@ class Ext4:
 class Null:
     """tests/bench/nullfs.c. It lives through all rounds, so that its memory is in place."""
 
-    def __init__(self, where, transport):
-        self.name = f"null {transport}"
+    def __init__(self, where, transport, option=""):
+        self.name = f"null {transport}" + (f" {option}" if option else "")
+        self.option = [option] if option else []
         self.base = f"{where}/{self.name.replace(' ', '-')}"
         self.transport = transport
         self.mountpoint, self.path = f"{self.base}/mnt", f"{self.base}/mnt/d"
@@ -114,7 +116,8 @@ class Null:
         if not self.process:
             fresh_directory(self.base)
             os.mkdir(self.mountpoint)
-            self.process = subprocess.Popen([tool("nullfs"), self.mountpoint, self.transport])
+            self.process = subprocess.Popen([tool("nullfs"), self.mountpoint, self.transport,
+                                             *self.option], stdout=subprocess.PIPE, text=True)
             while not os.path.ismount(self.mountpoint):
                 if self.process.poll() is not None:
                     raise RuntimeError(f"nullfs {self.transport} ended")
@@ -144,7 +147,8 @@ class Null:
     def close(self):
         if self.process:
             run("umount", self.mountpoint)
-            self.process.wait()
+            self.process.communicate()
+            self.process = None
         remove(self.base)
 
 

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nullfs MNT [TRANSPORT]: a filesystem in memory behind kegfs's transports, with kegfs's rules for
- * what the kernel may keep. It stores nothing, so what an operation costs on it is what FUSE costs
- * here: the floor under every figure of kegfs. Attributes (xattrs) are refused once and for all, as
- * the fewest requests take.
+ * nullfs MNT [TRANSPORT [noxattr]]: a filesystem in memory behind kegfs's transports, with kegfs's
+ * rules for what the kernel may keep. It stores nothing, so what an operation costs on it is what
+ * FUSE costs here: the floor under every figure of kegfs. It answers for extended attributes and
+ * POSIX ACLs as kegfs does for files that have none, so that the kernel makes the same requests;
+ * with noxattr it refuses them once and for all, as kegfs does with that option.
  *
- * It stays in the foreground and ends with its mount or at SIGTERM.
+ * It stays in the foreground and ends with its mount or at SIGTERM. Then it prints how many
+ * requests there were, by opcode.
  */
 #define FUSE_USE_VERSION 314
 #include "extra.h"
 #include "nullfs_tree.h"
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -119,7 +122,10 @@ static int make(fuse_req_t req, fuse_ino_t dir, const char *text, mode_t mode, c
                 dev_t rdev, struct fuse_entry_param *entry)
 {
     const struct fuse_ctx *ctx = fuse_req_ctx(req);
+    const struct transport *t = fuse_req_userdata(req);
     int err = 0;
+    if (t->acl && !S_ISLNK(mode)) /* the kernel leaves it to us */
+        mode &= ~ctx->umask;
     pthread_mutex_lock(&lock);
     if (nullfs_tree_find(inode_of(dir), text)) {
         err = EEXIST;
@@ -406,10 +412,21 @@ static void readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t offs
     list(req, node, size, offset, true);
 }
 
-static void refuse_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size)
+/* ---- Extended attributes: there are none ---- */
+
+static void getxattr_(fuse_req_t req, fuse_ino_t node, const char *name, size_t size)
 {
-    (void)node, (void)name, (void)size;
-    fuse_reply_err(req, ENOSYS);
+    (void)node, (void)size;
+    fuse_reply_err(req, !strcmp(name, "security.selinux") ? EOPNOTSUPP : ENODATA);
+}
+
+static void listxattr_(fuse_req_t req, fuse_ino_t node, size_t size)
+{
+    (void)node;
+    if (size)
+        fuse_reply_buf(req, NULL, 0);
+    else
+        fuse_reply_xattr(req, 0);
 }
 
 static const struct fuse_lowlevel_ops ops = {
@@ -438,7 +455,8 @@ static const struct fuse_lowlevel_ops ops = {
     .readdir = readdir_,
     .readdirplus = readdirplus,
     .statfs = statfs_,
-    .getxattr = refuse_getxattr,
+    .getxattr = getxattr_,
+    .listxattr = listxattr_,
 };
 
 /* ---- The mount ---- */
@@ -456,7 +474,10 @@ static int serve(struct transport *t, const char *mountpoint)
 {
     char *args[] = {"nullfs", "-o", "default_permissions,fsname=nullfs,subtype=nullfs"};
     struct fuse_args fuse_args = FUSE_ARGS_INIT(3, args);
-    struct fuse_session *session = fuse_session_new(&fuse_args, &ops, sizeof ops, t);
+    struct fuse_lowlevel_ops served = ops;
+    if (!t->acl)
+        served.getxattr = NULL, served.listxattr = NULL; /* ENOSYS, for all of the mount */
+    struct fuse_session *session = fuse_session_new(&fuse_args, &served, sizeof served, t);
     int err = -EIO;
     if (!session)
         return -ENOMEM;
@@ -472,14 +493,23 @@ static int serve(struct transport *t, const char *mountpoint)
     return err;
 }
 
+static void print_requests(const struct requests *requests)
+{
+    for (uint32_t op = 0; op < REQUESTS_MAX; op++)
+        if (requests_get(requests, op))
+            printf("%s %" PRIu64 "\n", requests_name(op), requests_get(requests, op));
+}
+
 int main(int argc, char **argv)
 {
-    struct fuse_ops_daemon daemon = {.transport.max_threads = 10};
+    struct fuse_ops_daemon daemon = {.transport.max_threads = 10, .transport.acl = true};
     struct transport *t = &daemon.transport;
-    if (argc < 2 || argc > 3 || !parse_transport(argc > 2 ? argv[2] : "auto", &t->kind)) {
-        fputs("usage: nullfs MNT [auto|uring|spin|libfuse]\n", stderr);
+    const bool noxattr = argc == 4 && !strcmp(argv[3], "noxattr");
+    if (argc < 2 || argc > 3 + noxattr || !parse_transport(argc > 2 ? argv[2] : "auto", &t->kind)) {
+        fputs("usage: nullfs MNT [auto|uring|spin|libfuse [noxattr]]\n", stderr);
         return 2;
     }
+    t->acl = !noxattr;
     /* Memory that was touched once is used again. */
     mallopt(M_TRIM_THRESHOLD, -1);
     mallopt(M_MMAP_MAX, 0);
@@ -489,6 +519,7 @@ int main(int argc, char **argv)
         err = workers_new(4, &t->workers);
     if (!err)
         err = serve(t, argv[1]);
+    print_requests(&t->requests);
     workers_free(t->workers);
     return err ? 1 : 0;
 }
