@@ -110,6 +110,14 @@ no_fuse_because() {
     fi
 }
 
+# In a mount namespace of one's own: lets go of mounts of others, whose daemons would live as long as
+# their copies here.
+drop_copies() {
+    local mount
+    awk '$3 == "fuse.kegfs" { print $2 }' /proc/self/mounts | tac |
+        while IFS= read -r mount; do umount -l "$(printf %b "$mount")" || true; done
+}
+
 # ---- Builds: build-test/NAME, each a compiler and its options ----
 
 build() { # NAME

@@ -27,6 +27,7 @@ class Options:
         self.out = os.path.abspath(arguments.out)
         self.only = arguments.only
         self.end = time.monotonic() + arguments.seconds if arguments.seconds else 0
+        self.least = 1  # rounds, whatever the time
         self.ram = arguments.ram  # a directory on a tmpfs of our own
         self.disk = arguments.disk  # a directory on the real disk
 
@@ -36,7 +37,9 @@ class Options:
         for i in range(self.rounds):
             yield i
             mean = (time.monotonic() - begin) / (i + 1)
-            if self.end and time.monotonic() + mean > self.end:
+            if i + 1 >= self.rounds:
+                break
+            if i + 1 >= self.least and self.end and time.monotonic() + mean > self.end:
                 say(f"no time for more than {i + 1} rounds")
                 break
 
@@ -104,6 +107,24 @@ def tree_bytes(path, *suffixes):
     """Bytes of the files of a store with one of these suffixes, as ls tells them."""
     return sum(entry.stat().st_size for entry in os.scandir(path)
                if entry.name.endswith(suffixes))
+
+
+def clear(options):
+    """Takes away what a mode that failed has left."""
+    os.environ.pop("FSBENCH_NAME", None)
+    os.chdir("/")
+    with open("/proc/self/mounts") as file:
+        left = [line.split()[1] for line in file]
+    for path in reversed([path for path in left if path.startswith(f"{options.disk}/")]):
+        if path != options.ram:
+            subprocess.run(["umount", "-l", path], check=False)
+    for directory in (options.ram, options.disk):
+        for entry in os.scandir(directory):
+            if entry.path == options.ram or entry.name == "lock":
+                continue
+            remove(entry.path)
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
 
 
 def on_ext4(path):

@@ -39,7 +39,8 @@ def values_round(options, figures, engine, size):
 
 
 def sync_round(options, figures, engine, threads):
-    writes = (options.size // 500 if options.size else SYNCS) // (1 if threads == 1 else 4)
+    writes = max(options.size // 500 if options.size else SYNCS, 40)
+    writes //= 1 if threads == 1 else 4
     rate = bench(engine, options.disk, num=writes * 1000, writes=writes, value_size=100,
                  threads=threads, benchmarks="fillsync")["fillsync"]
     figures.add(f"fillsync {threads}", engine, rate, "operations/s")

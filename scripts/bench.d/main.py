@@ -12,7 +12,7 @@ sys.dont_write_bytecode = True
 import base  # noqa: E402
 import report  # noqa: E402
 
-MODES = ["files", "engines", "strata", "scale", "trees"]
+MODES = ["files", "engines", "strata", "scale", "trees", "all"]
 
 
 def parse():
@@ -20,7 +20,8 @@ def parse():
     parser.add_argument("mode", nargs="?", choices=MODES)
     parser.add_argument("--quick", action="store_true", help="counts alone, against limits")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=0, help="stop after a round that ends then")
+    parser.add_argument("--seconds", type=int, default=None,
+                        help="no round that would end later (all: 3000, but at least 3 rounds)")
     parser.add_argument("--size", type=int, default=0, help="files or keys; each mode has its own")
     parser.add_argument("--only", default="", metavar="NAME,...", help="figures that begin so")
     parser.add_argument("--pin", action="store_true", help="files: a lone client keeps to one CPU")
@@ -30,6 +31,10 @@ def parse():
         arguments.mode = "quick"
     if not arguments.mode:
         parser.error("which mode? " + ", ".join(MODES) + " or --quick")
+    if arguments.seconds is None:
+        arguments.seconds = 3000 if arguments.mode == "all" else 0
+    if arguments.mode == "all" and arguments.only:
+        parser.error("all goes without --only")
     if arguments.rounds < 1 or min(arguments.size, arguments.seconds) < 0:
         parser.error("--rounds is at least 1, --size and --seconds at least 0")
     return arguments
@@ -59,13 +64,14 @@ def main():
     arguments.disk, arguments.ram = scratch()
     options = base.Options(arguments)
     base.pin_one = arguments.pin
-    figures = report.Figures(options.mode, options.out)
+    figures = report.Figures(options.mode, options.out, options.only)
     os.environ["LC_ALL"] = "C"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         status = importlib.import_module(options.mode).run_mode(options, figures) or 0
-        figures.write(options.only)
-        print(figures.table(), flush=True)
+        if options.mode != "all":  # which has written its own
+            figures.write()
+            print(figures.table(), flush=True)
     finally:
         if os.geteuid() != 0:
             unmount_left(options.disk)

@@ -8,16 +8,25 @@ from base import median, say
 
 
 class Figures:
-    def __init__(self, mode, out):
+    def __init__(self, mode, out, only=""):
         self.mode, self.out = mode, out
+        self.base = f"{out}/{mode}" + (f"-{only.replace(',', '-')}" if only else "")
+        self.file = None  # the CSV, which has each figure as soon as there is one
         self.values = {}  # (what, place): a value for each round
         self.units = {}  # what: unit
         self.rows = []
         self.notes = []
 
     def add(self, what, place, value, unit="us"):
-        self.values.setdefault((what, place), []).append(value)
+        values = self.values.setdefault((what, place), [])
+        values.append(value)
         self.units[what] = unit
+        if not self.file:
+            os.makedirs(self.out, exist_ok=True)
+            self.file = open(f"{self.base}.csv", "w", newline="")
+            csv.writer(self.file).writerow(["mode", "what", "place", "unit", "round", "value"])
+        csv.writer(self.file).writerow([self.mode, what, place, unit, len(values), f"{value:.6g}"])
+        self.file.flush()
 
     def get(self, what, place):
         values = self.values.get((what, place))
@@ -62,50 +71,44 @@ class Figures:
     def failures(self):
         return [row for row in self.rows if self.cells(row)[-1] == "**no**"]
 
-    # ---- Files ----
-
-    def write(self, only=""):
+    def write(self):
         os.makedirs(self.out, exist_ok=True)
-        base = f"{self.out}/{self.mode}" + (f"-{only.replace(',', '-')}" if only else "")
-        with open(f"{base}.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["mode", "what", "place", "unit", "round", "value"])
-            for (what, place), values in self.values.items():
-                for i, value in enumerate(values, 1):
-                    writer.writerow([self.mode, what, place, self.units[what], i, f"{value:.6g}"])
-        with open(f"{base}.md", "w") as file:
+        with open(f"{self.base}.md", "w") as file:
             file.write(self.table())
         if self.mode != "quick":
-            self.plot(base)
+            plot(self.base, self.charts())
 
-    def plot(self, base):
-        """Bars of the medians, a cluster for each figure, one chart for each unit."""
-        units = sorted(set(self.units.values()))
-        parts = []
-        for unit in units:
+    def charts(self):
+        """One for each unit, with the medians of all figures."""
+        for unit in sorted(set(self.units.values())):
             whats = [w for w, u in self.units.items() if u == unit]
             places = sorted({p for w, p in self.values if w in whats})
-            parts.append((unit, whats, places))
-        script = [f'set terminal svg size 1400,{420 * len(parts)} dynamic font "sans,11" '
-                  'background "white"', f'set output "{base}.svg"',
-                  f"set multiplot layout {len(parts)},1", "set style data histogram",
-                  "set style histogram clustered gap 1", "set style fill solid 0.8 noborder",
-                  "set logscale y", "set xtics rotate by -25 left", "set key outside top center "
-                  "horizontal", "set grid y", "set bmargin 7", "set datafile missing '?'"]
-        for unit, whats, places in parts:
-            script += [f'set ylabel "{unit}"', "$data << EOD"]
-            for what in whats:
-                cells = [self.get(what, place) for place in places]
-                script.append(f'"{what}" ' + " ".join("?" if c is None or c <= 0 else f"{c:.6g}"
-                                                      for c in cells))
-            script += ["EOD", "plot " + ", ".join(
-                f'$data using {i + 2}:xtic(1) title "{place}"' for i, place in enumerate(places))]
-        script.append("unset multiplot")
-        with open(f"{base}.gnuplot", "w") as file:
-            file.write("\n".join(script) + "\n")
-        done = subprocess.run(["gnuplot", f"{base}.gnuplot"], capture_output=True, text=True)
-        if done.returncode or not parts:
-            say(f"no plot: {done.stderr.strip()[-300:]}")
+            yield unit, places, [(w, [self.get(w, place) for place in places]) for w in whats]
+
+
+def plot(base, charts, width=1400):
+    """BASE.svg with charts of bars: the unit, what stands side by side, and the clusters: their
+    name and a value, or None, for each."""
+    charts = list(charts)
+    script = [f'set terminal svg size {width},{420 * len(charts)} dynamic font "sans,11" '
+              'background "white"', f'set output "{base}.svg"',
+              f"set multiplot layout {len(charts)},1", "set style data histogram",
+              "set style histogram clustered gap 1", "set style fill solid 0.8 noborder",
+              "set logscale y", "set xtics rotate by -25 left", "set key outside top center "
+              "horizontal", "set grid y", "set bmargin 7", "set datafile missing '?'"]
+    for unit, places, clusters in charts:
+        script += [f'set ylabel "{unit}"', "$data << EOD"]
+        for name, values in clusters:
+            script.append(f'"{name}" ' + " ".join("?" if v is None or v <= 0 else f"{v:.6g}"
+                                                  for v in values))
+        script += ["EOD", "plot " + ", ".join(
+            f'$data using {i + 2}:xtic(1) title "{place}"' for i, place in enumerate(places))]
+    script.append("unset multiplot")
+    with open(f"{base}.gnuplot", "w") as file:
+        file.write("\n".join(script) + "\n")
+    done = subprocess.run(["gnuplot", f"{base}.gnuplot"], capture_output=True, text=True)
+    if done.returncode or not charts:
+        say(f"no plot: {done.stderr.strip()[-300:]}")
 
 
 def number(value):

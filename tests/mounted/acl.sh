@@ -371,8 +371,7 @@ own_steps() { # DIRECTORY
 }
 own_mount() { # in a mount namespace, where anybody may open /dev/fuse
     set -e
-    # Copies of mounts that others have would keep their daemons from ending.
-    awk '$3 == "fuse.kegfs" { print $2 }' /proc/self/mounts | xargs -r -n 1 umount -l
+    drop_copies
     mount -t tmpfs -o mode=755 none "$own/dev"
     mknod -m 666 "$own/dev/fuse" c 10 229
     mount --bind "$own/dev/fuse" /dev/fuse
@@ -385,7 +384,7 @@ cp "$KEGFS" "$own/kegfs"
 chown -R 1001:1001 "$own/home" "$EXT4/own"
 if [ -u "$(command -v fusermount3)" ]; then
     export own
-    export -f as own_steps own_mount
+    export -f as own_steps own_mount drop_copies
     unshare -m --propagation private bash -c own_mount
     as 1001 1001 bash -c "$(declare -f own_steps); own_steps $EXT4/own" >"$own/expected"
     diff "$own/expected" "$own/said" || fail "not as on ext4"

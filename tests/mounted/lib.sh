@@ -15,12 +15,10 @@ set -euo pipefail
 if [ "${OWN_MOUNTS-}" != had ] && [ "$(id -u)" -eq 0 ] && unshare --mount true 2>/dev/null; then
     OWN_MOUNTS=had exec unshare --mount --propagation private bash "$0" "$@"
 fi
-if [ "${OWN_MOUNTS-}" = had ]; then
-    awk '$3 == "fuse.kegfs" { print $2 }' /proc/self/mounts | tac |
-        while IFS= read -r mount; do umount -l "$(printf %b "$mount")" || true; done
-fi
-
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+. "$top/scripts/common.sh"
+[ "${OWN_MOUNTS-}" != had ] || drop_copies
+
 KEGFS=${KEGFS:-$top/build/fs/kegfs}
 SCALE=${SCALE:-ci}
 T=$(mktemp -d "${TMPDIR:-/tmp}/kegfs.XXXXXX")
