@@ -124,18 +124,69 @@ static void test_plan_carries_like_a_counter(void **state)
     assert_int_equal(last, 3);
 }
 
-static void test_suid_goes_with_a_write(void **state)
+/* The mode that is left of each one with suid or sgid. */
+static void expect_bits_go(unsigned set, const struct volume_attr *to)
+{
+    static const struct {
+        uint32_t before, after;
+    } modes[] = {{06755, 0755},  {04755, 0755},  {02755, 0755},
+                 {04644, 0644},  {02644, 02644}, /* no group that may execute it: mandatory locking,
+                                                    of old */
+                 {06644, 02644}, {0777, 0777}};
+    struct volume_attr attr;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        uint64_t ino = make_file("bits");
+        attr = (struct volume_attr){.mode = modes[i].before};
+        write_text(ino, 0, "contents");
+        assert_int_equal(volume_setattr(f.volume, ino, VOLUME_SET_MODE, &attr, &attr), 0);
+        assert_int_equal(attr.mode, S_IFREG | modes[i].before);
+        if (set) {
+            assert_int_equal(volume_setattr(f.volume, ino, set, to, &attr), 0);
+            assert_int_equal(attr.mode, S_IFREG | modes[i].after);
+        } else {
+            assert_int_equal(volume_write(f.volume, ino, 3, "x", 1, VOLUME_KILL_SUID), 1);
+        }
+        assert_int_equal(get(ino).mode, S_IFREG | modes[i].after);
+        assert_int_equal(volume_sync(f.volume, ino), 0);
+        crash_and_reopen();
+        assert_int_equal(get(ino).mode, S_IFREG | modes[i].after);
+        assert_int_equal(volume_unlink(f.volume, VOLUME_ROOT, T("bits")), 0);
+    }
+}
+
+/* Whether a caller may keep the bits is known to the kernel alone, which then does not say KILL; so
+ * it comes with writes, truncations and, on its own, ahead of fallocate. */
+static void test_suid_and_sgid_go(void **state)
 {
     (void)state;
+    const struct volume_attr to = {.uid = 9, .gid = 9, .size = 4}, zero = {.size = 0};
+    expect_bits_go(0, NULL);
+    expect_bits_go(VOLUME_KILL_SUID, NULL);
+    expect_bits_go(VOLUME_SET_UID, &to);
+    expect_bits_go(VOLUME_SET_GID, &to);
+    expect_bits_go(VOLUME_SET_UID | VOLUME_SET_GID, &to);
+    expect_bits_go(VOLUME_SET_SIZE | VOLUME_KILL_SUID, &to);
+    expect_bits_go(VOLUME_SET_SIZE | VOLUME_KILL_SUID, &zero);
+}
+
+static void test_suid_and_sgid_stay(void **state)
+{
+    (void)state;
+    struct volume_attr attr = {.uid = 9, .gid = 9, .size = 4};
     uint64_t ino = make(VOLUME_ROOT, "a", S_IFREG | 06755);
-    write_text(ino, 0, "x");
+    write_text(ino, 0, "contents");
+    assert_int_equal(volume_setattr(f.volume, ino, VOLUME_SET_SIZE, &attr, &attr), 0);
+    assert_int_equal(volume_fallocate(f.volume, ino, 0, 0, 10), 0);
     assert_int_equal(get(ino).mode, S_IFREG | 06755);
-    assert_int_equal(volume_write(f.volume, ino, 0, "y", 1, VOLUME_KILL_SUID), 1);
-    assert_int_equal(get(ino).mode, S_IFREG | 0755);
-    uint64_t other = make(VOLUME_ROOT, "b", S_IFREG | 06755);
-    struct volume_attr attr = {.uid = 9};
-    assert_int_equal(volume_setattr(f.volume, other, VOLUME_SET_UID, &attr, &attr), 0);
-    assert_int_equal(attr.mode, S_IFREG | 0755);
+    attr = (struct volume_attr){.uid = 9, .gid = 9, .mode = 06755};
+    assert_int_equal(volume_setattr(f.volume, ino, VOLUME_SET_UID | VOLUME_SET_MODE, &attr, &attr),
+                     0);
+    assert_int_equal(attr.mode, S_IFREG | 06755); /* chmod comes last */
+    uint64_t dir = make(VOLUME_ROOT, "d", S_IFDIR | 06755);
+    attr = (struct volume_attr){.uid = 9, .gid = 9};
+    assert_int_equal(volume_setattr(f.volume, dir, VOLUME_SET_UID | VOLUME_SET_GID, &attr, &attr),
+                     0);
+    assert_int_equal(attr.mode, S_IFDIR | 06755);
 }
 
 /* ---- Sizes ---- */
@@ -388,7 +439,8 @@ int main(void)
         TEST(test_small_appends_log_little),
         TEST(test_small_files_log_little),
         TEST(test_plan_carries_like_a_counter),
-        TEST(test_suid_goes_with_a_write),
+        TEST(test_suid_and_sgid_go),
+        TEST(test_suid_and_sgid_stay),
         TEST(test_truncation_to_zero_is_logged_with_the_next_write),
         TEST(test_a_crash_before_the_write_keeps_the_old_contents),
         TEST(test_sync_and_close_log_a_truncation),
