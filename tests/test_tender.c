@@ -3,6 +3,7 @@
 #include "fixture.h"
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -11,10 +12,10 @@
 enum {
     ROUNDS = 20,
     INTERVAL_MS = 20,
-    PATIENCE_MS = 30000, /* on a machine that does much else */
 };
 
 static struct fixture fixture;
+static unsigned patience_ms = 30000; /* on a machine that does much else; TEST_PATIENCE_MS */
 
 static void open_it(void)
 {
@@ -35,7 +36,7 @@ static uint64_t count_syncs(void)
 
 static bool wait_for_sync(uint64_t before)
 {
-    for (unsigned ms = 0; ms < PATIENCE_MS && count_syncs() == before; ms++)
+    for (unsigned ms = 0; ms < patience_ms && count_syncs() == before; ms++)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     return count_syncs() > before;
 }
@@ -66,6 +67,9 @@ static void test_put_is_synced_by_the_timer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_put_is_synced_by_the_timer)};
+    const char *patience = getenv("TEST_PATIENCE_MS");
 
+    if (patience)
+        patience_ms = (unsigned)strtoul(patience, NULL, 10);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
