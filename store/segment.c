@@ -289,8 +289,14 @@ int segment_create(struct keg *keg, const struct format_segment *header, struct 
     err = env_append(file, 0, &iov, 1);
     if (!err)
         err = env_sync(file);
-    if (!err)
+    if (!err) {
+        /* This file can be given up. The directory cannot, and its next sync would succeed. */
         err = env_sync_names(keg->env);
+        if (err) {
+            keg_poison(keg, "syncing the directory for", header->id, err);
+            err = -EIO;
+        }
+    }
     if (err) {
         env_close(file);
         removed = env_remove(keg->env, name);

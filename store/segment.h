@@ -35,7 +35,8 @@ void segment_unpin(struct keg *keg, struct segment *segment);
 /* segment_pin in place of the file that was opened for reading and that the caller uses. */
 void segment_replace_file(struct keg *keg, struct segment *segment, struct keg_file *file);
 
-/* Makes the file of a segment, with its durable header, and the name durable. */
+/* Makes the file of a segment, with its durable header, and the name durable. A failed sync of the
+ * name poisons the store. */
 KEG_CHECKED int segment_create(struct keg *keg, const struct format_segment *header,
                                struct keg_file **out);
 

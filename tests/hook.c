@@ -88,7 +88,9 @@ static int hook_sync(struct keg_file *f)
 {
     int err = call_file(file_of(f), HOOK_SYNC);
 
-    return err ? err : env_sync(file_of(f)->below);
+    if (!err)
+        err = env_sync(file_of(f)->below);
+    return err ? err : call_file(file_of(f), HOOK_SYNCED);
 }
 
 static int hook_seal(struct keg_file *f, uint64_t length)
@@ -133,7 +135,9 @@ static int hook_remove(struct keg_env *env, const char *name)
 
 static int hook_sync_names(struct keg_env *env)
 {
-    return env_sync_names(hook_of(env)->below);
+    int err = call(hook_of(env), HOOK_SYNC_NAMES, "");
+
+    return err ? err : env_sync_names(hook_of(env)->below);
 }
 
 static int hook_list(struct keg_env *env, int (*fn)(void *arg, const char *name), void *arg)

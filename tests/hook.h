@@ -13,10 +13,12 @@ enum hook_op {
     HOOK_OPEN,
     HOOK_APPEND,
     HOOK_SYNC,
+    HOOK_SYNCED, /* what was written before a sync is durable, and the caller not yet told */
     HOOK_SEAL,
     HOOK_READ,
     HOOK_PUBLISH, /* name: of what is replaced */
     HOOK_REMOVE,
+    HOOK_SYNC_NAMES, /* name: "" */
 };
 
 /* name is the file's. 0: the operation goes on; below 0: it fails so, and is not done; above 0

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a sync promises, with the moment of failure chosen and not drawn.
+ *
+ * One sync fails, once, and all that comes after it would succeed: so Linux does it, while the page
+ * cache goes on showing what the disk does not have. Whoever asks again is told that all is well.
+ * So nobody may ask again: the file whose sync failed is not synced any more, the store refuses all
+ * changes, and what it holds when it is opened again is a prefix of what was put, with all that was
+ * acknowledged. Whether the machine lost power meanwhile or just the process ended makes no
+ * difference.
+ *
+ * And a sync that succeeds acknowledges what was there when it began, and nothing else.
+ */
+#include "commit.h"
+#include "fixture.h"
+#include "segment.h"
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+enum {
+    SYNCED = 20, /* keys that a sync acknowledged before the failure */
+    PUT = 40,    /* all that were put before it */
+    SEEDS = 24,  /* how much of them a failed sync and a loss of power leave */
+    WAITERS = 4,
+};
+
+static struct fixture fixture;
+
+/* ---- One failure ---- */
+
+/* Which operation fails, and what is seen of the disk from then on. */
+static struct {
+    enum hook_op op;
+    const char *name;
+    uint64_t seed;
+    bool alone;           /* afterwards only this file is lost, and the store goes on */
+    void (*before)(void); /* called when it is about to fail; may be NULL */
+    atomic_bool failed;
+    atomic_uint again; /* syncs and publications after it */
+} victim;
+
+static void count_again(enum hook_op op, const char *name)
+{
+    bool same = !strcmp(name, victim.name);
+
+    if (op == HOOK_CREATE && same)
+        victim.failed = false; /* another file, by the same name */
+    else if (op == HOOK_PUBLISH && (!victim.alone || !strcmp(victim.name, SEGMENT_MANIFEST_TMP)))
+        victim.again++;
+    else if ((op == HOOK_SYNC || op == HOOK_SEAL || op == HOOK_SYNC_NAMES) &&
+             (same || !victim.alone))
+        victim.again++;
+}
+
+static int strike(void *arg, enum hook_op op, const char *name)
+{
+    bool *struck = arg;
+
+    if (victim.failed)
+        count_again(op, name);
+    if (op == victim.op && !strcmp(name, victim.name) && !*struck) {
+        struct env_fault_plan plan = {ENV_FAULT_EIO, 1, false, victim.seed};
+
+        *struck = true;
+        if (victim.before)
+            victim.before();
+        env_fault_set(fixture.disk, &plan);
+        victim.failed = true;
+    }
+    return 0;
+}
+
+static void aim(enum hook_op op, const char *name, bool alone, uint64_t seed)
+{
+    static bool struck;
+
+    victim.op = op;
+    victim.name = name;
+    victim.alone = alone;
+    victim.seed = seed;
+    victim.before = NULL;
+    victim.failed = false;
+    victim.again = 0;
+    struck = false;
+    fixture.hook.arg = &struck;
+    fixture.hook.fn = strike;
+}
+
+/* ---- What must hold ---- */
+
+/* Of the keys put one after the other the first so many are there, and no other. */
+static unsigned prefix(void)
+{
+    unsigned n = 0;
+
+    while (fixture_has(fixture.keg, n))
+        n++;
+    for (unsigned i = n; i < PUT + 10; i++)
+        assert_false(fixture_has(fixture.keg, i));
+    return n;
+}
+
+/* The store is lost to changes, for ever and for all. Reads go on. */
+static void expect_poisoned(void)
+{
+    struct keg_batch batch = {0};
+    char buf[FIXTURE_NAME];
+    struct keg *keg = fixture.keg;
+
+    assert_true(victim.failed);
+    assert_non_null(keg_readonly_reason(keg));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(keg_sync(keg), -EIO);
+        assert_int_equal(fixture_put(keg, PUT, 0), -EIO);
+        assert_int_equal(fixture_put(keg, PUT, KEG_SYNC), -EIO);
+        assert_int_equal(keg_delete(keg, fixture_name(0, buf), KEG_FREEING | KEG_SYNC), -EIO);
+        assert_int_equal(keg_batch_delete(&batch, fixture_name(1, buf)), 0);
+        assert_int_equal(keg_commit(keg, &batch, KEG_SYNC), -EIO);
+        assert_int_equal(commit_roll(keg), -EIO);
+        assert_true(keg_compact(keg, NULL, NULL) < 0);
+        assert_true(keg_hint(keg) < 0);
+        keg_batch_clear(&batch);
+    }
+    keg_batch_free(&batch);
+    fixture_want_all(keg, 0, PUT);
+    assert_int_equal(keg_close(keg), -EIO);
+    assert_int_equal(victim.again, 0);
+    fixture.hook.fn = NULL;
+}
+
+/* The power goes while the store is closed. */
+static void cut_power(uint64_t seed)
+{
+    struct env_fault_plan plan = {ENV_FAULT_CUT, 1, true, seed};
+    int err;
+
+    env_fault_set(fixture.disk, &plan);
+    err = keg_close(fixture.keg);
+    assert_true(err == 0 || err == -EIO); /* 0: nothing was left to write */
+}
+
+/* After the process has ended, or the power has gone. Returns how many keys are left; *lost grows
+ * by the bytes that went. */
+static unsigned come_back(bool power, uint64_t seed, uint64_t *lost)
+{
+    struct env_fault_plan plan = {.kind = ENV_FAULT_NONE, .seed = seed};
+
+    env_fault_set(fixture.disk, &plan);
+    if (power)
+        *lost += env_fault_restart(fixture.disk);
+    else
+        env_fault_revive(fixture.disk);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    assert_null(keg_readonly_reason(fixture.keg));
+    return prefix();
+}
+
+/* What the poisoned store left is a prefix, and stays when the power goes after the next open. */
+static void expect_prefix(bool power, uint64_t seed, uint64_t *lost)
+{
+    unsigned there = come_back(power, seed, lost);
+
+    assert_in_range(there, SYNCED, PUT);
+    *lost += there < PUT;
+    assert_int_equal(keg_sync(fixture.keg), 0);
+    cut_power(seed);
+    assert_int_equal(come_back(true, ~seed, lost), there);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
+}
+
+static void begin(void)
+{
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, SYNCED);
+    assert_int_equal(keg_sync(fixture.keg), 0);
+    fixture_put_all(fixture.keg, SYNCED, PUT);
+}
+
+/* The operation fails in `act`. Returns the bytes that were lost by it, over all seeds. */
+static uint64_t fail_once(enum hook_op op, const char *name, int (*act)(struct keg *keg))
+{
+    uint64_t lost = 0;
+
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        begin();
+        aim(op, name, false, seed);
+        assert_int_equal(act(fixture.keg), -EIO);
+        expect_poisoned();
+        expect_prefix(seed % 2, seed, &lost);
+    }
+    return lost;
+}
+
+/* ---- It poisons ---- */
+
+static int put_synced(struct keg *keg)
+{
+    return fixture_put(keg, PUT - 1, KEG_SYNC);
+}
+
+static void test_failed_sync(void **state)
+{
+    (void)state;
+    assert_true(fail_once(HOOK_SYNC, "00000001.data", keg_sync) > 0);
+    assert_true(fail_once(HOOK_SYNC, "00000001.data", put_synced) > 0);
+}
+
+static void test_failed_seal(void **state)
+{
+    (void)state;
+    assert_true(fail_once(HOOK_SEAL, "00000001.data", commit_roll) > 0);
+}
+
+/* Nobody knows which of the two manifests is there after the next loss of power. */
+static void test_failed_publication(void **state)
+{
+    (void)state;
+    fail_once(HOOK_PUBLISH, SEGMENT_MANIFEST, commit_roll);
+}
+
+static void test_failed_sync_of_the_directory(void **state)
+{
+    (void)state;
+    assert_true(fail_once(HOOK_SYNC_NAMES, "", commit_roll) > 0);
+}
+
+static pthread_t waiters[WAITERS];
+
+static void *wait_for_sync(void *arg)
+{
+    (void)arg;
+    return (void *)(intptr_t)keg_sync(fixture.keg);
+}
+
+/* Returns when all of them are waiting, or as good as. */
+static void begin_waiters(void)
+{
+    struct timespec pause = {0, 1000000};
+    struct keg_stats before, now;
+
+    keg_stats(fixture.keg, &before);
+    for (int i = 0; i < WAITERS; i++)
+        assert_int_equal(pthread_create(&waiters[i], NULL, wait_for_sync, NULL), 0);
+    do {
+        nanosleep(&pause, NULL);
+        keg_stats(fixture.keg, &now);
+    } while (now.sync_waits < before.sync_waits + WAITERS);
+}
+
+static void test_failed_sync_with_waiters(void **state)
+{
+    uint64_t lost = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        void *results[WAITERS];
+        int mine;
+
+        begin();
+        aim(HOOK_SYNC, "00000001.data", false, seed);
+        victim.before = begin_waiters;
+        mine = keg_sync(fixture.keg);
+        for (int i = 0; i < WAITERS; i++)
+            assert_int_equal(pthread_join(waiters[i], &results[i]), 0);
+        assert_int_equal(mine, -EIO);
+        for (int i = 0; i < WAITERS; i++)
+            assert_int_equal((intptr_t)results[i], -EIO);
+        expect_poisoned();
+        expect_prefix(seed % 2, seed, &lost);
+    }
+    assert_true(lost > 0);
+}
+
+/* ---- It costs one file ---- */
+
+/* The file is given up, the call fails, and the next one does it with another file. */
+static void give_up_one(enum hook_op op, const char *name, int (*act)(struct keg *keg))
+{
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        uint64_t lost = 0;
+
+        begin();
+        aim(op, name, true, seed);
+        assert_int_equal(act(fixture.keg), -EIO);
+        assert_true(victim.failed);
+        assert_null(keg_readonly_reason(fixture.keg));
+        fixture_want_all(fixture.keg, 0, PUT);
+        if (seed % 2) {
+            assert_int_equal(act(fixture.keg), 0);
+            fixture_want_all(fixture.keg, 0, PUT);
+        }
+        assert_int_equal(keg_sync(fixture.keg), 0);
+        assert_int_equal(victim.again, 0);
+        cut_power(seed);
+        assert_int_equal(come_back(true, seed, &lost), PUT);
+        assert_int_equal(keg_close(fixture.keg), 0);
+        fixture_free(&fixture);
+    }
+}
+
+static void test_failed_sync_of_a_new_segment(void **state)
+{
+    (void)state;
+    give_up_one(HOOK_SYNC, "00000002.data", commit_roll);
+}
+
+static void test_failed_sync_of_a_new_manifest(void **state)
+{
+    (void)state;
+    give_up_one(HOOK_SYNC, SEGMENT_MANIFEST_TMP, commit_roll);
+}
+
+/* Half of what is there is put again, so that its first segment is worth it. */
+static int compact_half(struct keg *keg)
+{
+    fixture_put_all(keg, 0, PUT / 2);
+    return keg_compact(keg, NULL, NULL);
+}
+
+static void test_failed_seal_of_a_compacted_segment(void **state)
+{
+    (void)state;
+    give_up_one(HOOK_SEAL, "00000003.data", compact_half);
+}
+
+/* ---- It succeeds ---- */
+
+static unsigned syncs;
+
+static int put_behind_the_sync(void *arg, enum hook_op op, const char *name)
+{
+    (void)arg;
+    if (op == HOOK_SYNCED && !strcmp(name, "00000001.data") && ++syncs == 1)
+        assert_int_equal(fixture_put(fixture.keg, PUT, 0), 0);
+    return 0;
+}
+
+/* What is appended while a sync is under way needs another one. */
+static void test_a_sync_covers_what_was_there(void **state)
+{
+    uint64_t lost = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        begin();
+        syncs = 0;
+        fixture.hook.fn = put_behind_the_sync;
+        assert_int_equal(keg_sync(fixture.keg), 0);
+        assert_int_equal(keg_sync(fixture.keg), 0);
+        assert_int_equal(syncs, 2);
+        fixture.hook.fn = NULL;
+        cut_power(seed);
+        assert_int_equal(come_back(true, seed, &lost), PUT + 1);
+        assert_int_equal(keg_close(fixture.keg), 0);
+        fixture_free(&fixture);
+    }
+}
+
+/* What was acknowledged is there, however it was asked for, and in a segment that is new. */
+static void test_acknowledged_survives(void **state)
+{
+    uint64_t lost = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        unsigned there;
+
+        begin();
+        if (seed % 3 == 0)
+            assert_int_equal(commit_roll(fixture.keg), 0);
+        assert_int_equal(fixture_put(fixture.keg, PUT, KEG_SYNC), 0);
+        fixture_put_all(fixture.keg, PUT + 1, PUT + 5);
+        if (seed % 2)
+            assert_int_equal(keg_sync(fixture.keg), 0);
+        cut_power(seed);
+        there = come_back(true, seed, &lost);
+        assert_in_range(there, seed % 2 ? PUT + 5 : PUT + 1, PUT + 5);
+        lost += PUT + 5 - there;
+        assert_int_equal(keg_close(fixture.keg), 0);
+        fixture_free(&fixture);
+    }
+    assert_true(lost > 0);
+}
+
+/* ---- The timer's; its threads outlive a failing test, so it is the last ---- */
+
+/* Nobody waits for the timer's sync: the next call must know of it all the same. */
+static void test_failed_sync_of_the_timer(void **state)
+{
+    struct keg_options options = {.segment_size = FIXTURE_SEGMENT, .sync_interval_ms = 20};
+    struct timespec pause = {0, 1000000};
+    uint64_t lost = 0;
+
+    (void)state;
+    begin();
+    assert_int_equal(keg_close(fixture.keg), 0);
+    aim(HOOK_SYNC, "00000001.data", false, 3);
+    assert_int_equal(keg_open(&fixture.hook.env, &options, &fixture.keg), 0);
+    for (unsigned n = 0; !keg_readonly_reason(fixture.keg); n++) {
+        assert_true(n < 20000 && victim.again == 0);    /* 20 s */
+        int err = fixture_put(fixture.keg, n % PUT, 0); /* something to sync */
+
+        assert_true(err == 0 || err == -EIO);
+        nanosleep(&pause, NULL);
+    }
+    expect_poisoned();
+    expect_prefix(true, 3, &lost);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_failed_sync),
+        cmocka_unit_test(test_failed_seal),
+        cmocka_unit_test(test_failed_publication),
+        cmocka_unit_test(test_failed_sync_of_the_directory),
+        cmocka_unit_test(test_failed_sync_with_waiters),
+        cmocka_unit_test(test_failed_sync_of_a_new_segment),
+        cmocka_unit_test(test_failed_sync_of_a_new_manifest),
+        cmocka_unit_test(test_failed_seal_of_a_compacted_segment),
+        cmocka_unit_test(test_a_sync_covers_what_was_there),
+        cmocka_unit_test(test_acknowledged_survives),
+        cmocka_unit_test(test_failed_sync_of_the_timer),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
