@@ -10,9 +10,9 @@
  * queue up like a writer.
  *
  * Durability is a second stage, with no hold on the first: a caller that wants it waits until
- * `durable` has passed what was `appended` when it came. One of those waiting syncs for all; what
- * it acknowledges is what had been appended before its sync began. Appends go on meanwhile. The
- * syncer does so every few MiB, or a seal would have to wait for a whole segment to be written.
+ * `durable` has passed what was `appended` when it came. One of those waiting syncs for all that
+ * was appended before its sync began. Appends go on meanwhile. The tender syncs every few MiB, or a
+ * seal would have to wait for a whole segment to be written.
  *
  * Failures. Sequence numbers are spent when they are assigned and never used again, since a failed
  * append may be on disk all the same. After -ENOSPC what it left is cut off, the frames that free
@@ -34,12 +34,14 @@
 #include "spin.h"
 #include "tender.h"
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     GROUP_BYTES = 4 << 20,  /* a leader takes no further frame once it has this much */
     WRITE_BEHIND = 4 << 20, /* each time that so many bytes were appended, they are synced */
+    GATHER = 4,             /* a sync waits so often for others to join it */
     OVERSTAY = 2,           /* a full disk lets the active segment grow to so many times its size */
 };
 
@@ -49,7 +51,7 @@ struct waiter {
     struct frame *frame; /* NULL: wants to roll */
     unsigned flags;
     int result;          /* of whoever served it, before `state` */
-    _Atomic int state;   /* whoever changes it may not look at the waiter again, unless asleep */
+    _Atomic int state;   /* WAITS...; whoever sets it may not look again, unless asleep */
     bool asleep;         /* commit_lock: until `wake` */
     pthread_cond_t wake; /* if asleep */
     struct waiter *next;
@@ -74,14 +76,11 @@ static int sleep_in_queue(struct keg *keg, struct waiter *waiter)
     return state;
 }
 
-/* Waits until this waiter leads (true) or another leader has served it (false). */
+/* Waits until this waiter (zero but for frame and flags) leads (true) or was served (false). */
 static bool enqueue(struct keg *keg, struct waiter *waiter)
 {
     int state = WAITS;
 
-    waiter->next = NULL;
-    waiter->asleep = false;
-    waiter->result = 0;
     pthread_mutex_lock(&keg->commit_lock);
     if (keg->queue_tail) {
         keg->queue_tail->next = waiter;
@@ -513,17 +512,36 @@ int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned
 
 /* ---- Syncing ---- */
 
+/* Those just let go often append at once what they want synced next, and would have to wait for
+ * this sync and another one: they come first. sync_lock held, and let go meanwhile. */
+static void gather(struct keg *keg)
+{
+    uint64_t appended = keg->appended - 1;
+
+    for (int i = 0; i < GATHER && keg->shared > 1 && appended != keg->appended; i++) {
+        appended = keg->appended;
+        pthread_mutex_unlock(&keg->sync_lock);
+        sched_yield();
+        pthread_mutex_lock(&keg->sync_lock);
+    }
+    keg->shared = 0;
+}
+
 /* One sync for all that wait. sync_lock held, and let go meanwhile. */
 static void sync_once(struct keg *keg, bool asked)
 {
-    struct segment *active = keg->active;
-    uint64_t appended = keg->appended, length = atomic_load(&active->length);
+    uint64_t appended, length;
     struct keg_file *file;
+    struct segment *active;
     int err;
 
+    keg->syncing = true;
+    gather(keg);
+    active = keg->active;
+    appended = keg->appended;
+    length = atomic_load(&active->length);
     if (asked)
         atomic_store(&keg->sync_bytes, appended - keg->durable);
-    keg->syncing = true;
     segment_ref(active);
     pthread_mutex_unlock(&keg->sync_lock);
 
@@ -564,6 +582,7 @@ static int sync_all(struct keg *keg, bool asked)
         else
             sync_once(keg, asked);
     }
+    keg->shared++;
     pthread_mutex_unlock(&keg->sync_lock);
     return err;
 }

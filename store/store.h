@@ -106,6 +106,7 @@ struct keg {
     struct segment *active;     /* NULL: read-only */
     uint64_t appended, durable; /* bytes of log ever appended / known durable, by this process */
     bool syncing;               /* by whoever set it, alone */
+    unsigned shared;            /* calls that came back from a sync since the last one began */
     pthread_cond_t synced;
 
     /* index_lock */
