@@ -482,6 +482,67 @@ static void test_roll_without_descriptors(void **state)
     fixture_free(&fixture);
 }
 
+/* ---- A log of two histories ---- */
+
+struct saved {
+    uint8_t *data;
+    size_t len;
+};
+
+static struct saved save(struct fixture *fixture, const char *name)
+{
+    struct saved saved;
+
+    assert_int_equal(env_slurp(fixture->disk, name, 1 << 20, &saved.data, &saved.len), 0);
+    return saved;
+}
+
+static void restore(struct fixture *fixture, const char *name, struct saved saved)
+{
+    assert_int_equal(env_replace(fixture->disk, name, saved.data, saved.len), 0);
+    free(saved.data);
+}
+
+/* From where it stands the store puts keys, rolls and puts one more. */
+static void live_on(struct fixture *fixture, unsigned from, unsigned to)
+{
+    assert_int_equal(fixture_reopen(fixture), 0);
+    fixture_put_all(fixture->keg, from, to);
+    assert_int_equal(commit_roll(fixture->keg), 0);
+    fixture_put_all(fixture->keg, to, to + 1);
+    assert_int_equal(keg_close(fixture->keg), 0);
+    fixture_remove_hints(fixture);
+}
+
+/* The second segment is from a backup that went on otherwise: it follows on fewer records than the
+ * first one has, and whose records are newer cannot be told. */
+static void test_segment_of_another_history(void **state)
+{
+    struct saved manifest, first, second;
+    struct fixture fixture;
+
+    (void)state;
+    fixture_open(&fixture);
+    fixture_put_all(fixture.keg, 0, 10);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    manifest = save(&fixture, SEGMENT_MANIFEST);
+    first = save(&fixture, "00000001.data");
+    live_on(&fixture, 10, 10);
+    second = save(&fixture, "00000002.data");
+    assert_int_equal(env_remove(fixture.disk, "00000002.data"), 0);
+    restore(&fixture, "00000001.data", first);
+    restore(&fixture, SEGMENT_MANIFEST, manifest);
+    live_on(&fixture, 20, 25);
+    restore(&fixture, "00000002.data", second);
+    assert_int_equal(fixture_reopen(&fixture), 0);
+    assert_non_null(keg_readonly_reason(fixture.keg));
+    assert_non_null(strstr(keg_readonly_reason(fixture.keg), "another history"));
+    assert_int_equal(fixture_put(fixture.keg, 50, 0), -EROFS);
+    fixture_want_all(fixture.keg, 0, 10);
+    assert_int_equal(keg_close(fixture.keg), 0);
+    fixture_free(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -497,6 +558,7 @@ int main(void)
         cmocka_unit_test(test_delete_beside_a_refused_put),
         cmocka_unit_test(test_full_disk_traps_nobody),
         cmocka_unit_test(test_roll_without_descriptors),
+        cmocka_unit_test(test_segment_of_another_history),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
