@@ -29,6 +29,7 @@
 #include "output.h"
 #include "policy.h"
 #include "segment.h"
+#include "space.h"
 #include "spin.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -365,7 +366,7 @@ struct choice {
     struct segment **members; /* with references */
     struct policy_segment *facts;
     size_t count;
-    uint64_t active_bytes, active_live;
+    uint64_t active_bytes, active_live, room;
 };
 
 static void free_choice(struct keg *keg, struct choice *choice)
@@ -382,6 +383,7 @@ static int gather(struct keg *keg, uint64_t limit, enum policy_mode mode, struct
     choice->active_bytes = choice->active_live = 0;
     if (err)
         return err;
+    choice->room = space_for_compaction(keg);
     choice->facts = calloc(choice->count + 1, sizeof *choice->facts);
     if (!choice->facts) {
         segment_put_members(keg, choice->members, choice->count);
@@ -400,7 +402,8 @@ static int gather(struct keg *keg, uint64_t limit, enum policy_mode mode, struct
         }
         fact->bytes = atomic_load(&s->length);
         fact->live = s->live_bytes;
-        fact->held = mode == POLICY_DEMAND ? 0 : s->held;
+        fact->held = (mode == POLICY_DEMAND ? 0 : s->held) + s->overhead;
+        fact->hint = s->hint_bytes;
         fact->age = s->last_sequence;
         fact->usable = s->id < limit && !atomic_load(&s->suspect) && !atomic_load(&s->doomed);
     }
@@ -419,7 +422,7 @@ static int compact_one(struct run *run, enum policy_mode mode, uint64_t limit)
     if (err)
         return err;
     run->count = policy_choose(choice.facts, choice.count, run->keg->segment_size, mode,
-                               choice.active_bytes, choice.active_live, chosen);
+                               choice.active_bytes, choice.active_live, choice.room, chosen);
     for (size_t i = 0; i < run->count; i++)
         run->inputs[i] = choice.members[chosen[i]];
     if (run->count)
@@ -485,11 +488,13 @@ int compact_demand(struct keg *keg, keg_progress_fn *progress, void *arg)
 void compact_while(struct keg *keg, bool (*wanted)(struct keg *keg))
 {
     struct run run = {.keg = keg};
+    uint64_t limit;
     int done = 1;
 
     pthread_mutex_lock(&keg->compact_lock);
+    limit = next_id(keg); /* what comes of it is not compacted again, so that this ends */
     while (done == 1 && wanted(keg))
-        done = compact_one(&run, POLICY_SQUEEZED, UINT64_MAX);
+        done = compact_one(&run, POLICY_SQUEEZED, limit);
     pthread_mutex_unlock(&keg->compact_lock);
     if (done < 0)
         keg_say(keg, KEG_LOG_WARNING, "compaction for space: %s", strerror(-done));

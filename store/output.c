@@ -88,6 +88,7 @@ static int end_segment(struct output *output)
         return err;
     segment_unpin(keg, segment);
     atomic_store(&segment->length, atomic_load(&segment->length) + FORMAT_FOOTER_SIZE);
+    segment->overhead += FORMAT_SEGMENT_SIZE + FORMAT_FOOTER_SIZE;
     segment->sealed = true;
     memcpy(info.store, keg->id, sizeof info.store);
     info.length = atomic_load(&segment->length);
@@ -134,6 +135,7 @@ static uint64_t lowest_sequence(const struct output *output, uint64_t *highest)
 static void count_frame(struct segment *segment, const struct format_frame *frame, uint64_t highest)
 {
     segment->records += frame->count;
+    segment->overhead += format_frame_span(frame);
     if (!segment->first_sequence || frame->sequence < segment->first_sequence)
         segment->first_sequence = frame->sequence;
     if (highest > segment->last_sequence)
@@ -193,6 +195,15 @@ static int flush(struct output *output)
     return 0;
 }
 
+/* What is left for one more frame. In a small segment that is less than the largest takes: else
+ * each frame would have a segment of its own, and those would be merged again and again. */
+static uint64_t frame_room(const struct output *output)
+{
+    uint64_t share = output->keg->segment_size / 4;
+
+    return share < OUTPUT_FRAME ? share : OUTPUT_FRAME;
+}
+
 /* Whether a record still goes into the frame, and the frame into the segment. */
 static int make_room(struct output *output, const struct hint_entry *entry, uint32_t stored)
 {
@@ -205,7 +216,7 @@ static int make_room(struct output *output, const struct hint_entry *entry, uint
         output->keys_len + entry->key.len + entry->meta.len > KEYS_SIZE) {
         err = flush(output);
         segment_bytes = err ? 0 : atomic_load(&output->segment->length);
-        if (!err && segment_bytes + stored + OUTPUT_FRAME > output->keg->segment_size)
+        if (!err && segment_bytes + stored + frame_room(output) > output->keg->segment_size)
             err = end_segment(output);
     }
     if (!err && !output->segment)
@@ -234,6 +245,7 @@ int output_add(struct output *output, const struct hint_entry *entry, struct keg
 {
     uint32_t stored = entry->type == FORMAT_PUT ? format_stored_len(entry->value_len) : 0;
     struct hint_entry *mine;
+    uint64_t cost;
     int err = make_room(output, entry, stored);
 
     if (!err && stored) {
@@ -247,8 +259,10 @@ int output_add(struct output *output, const struct hint_entry *entry, struct keg
     mine->key = keep(output, entry->key);
     mine->meta = keep(output, entry->meta);
     output->values_len += stored;
+    cost = format_record_cost(entry->key.len, entry->meta.len, entry->value_len, entry->type);
+    output->segment->overhead -= cost; /* its frame is counted when it is written, as a whole */
     if (entry->type == FORMAT_TOMBSTONE)
-        output->segment->held += format_record_cost(entry->key.len, 0, 0, FORMAT_TOMBSTONE);
+        output->segment->held += cost;
     return 0;
 }
 

@@ -94,39 +94,79 @@ static uint64_t may_copy(const struct policy_segment *s, enum policy_mode mode)
     return mode == POLICY_SQUEEZED ? s->bytes : s->live + s->held;
 }
 
+struct choosing {
+    const struct policy_segment *segments;
+    size_t count;
+    uint64_t segment_size, room;
+    enum policy_mode mode;
+    struct totals totals;
+    bool wanted;
+    size_t *chosen, n;
+};
+
+/* The best one that is not chosen yet and of which at most `room` bytes are copied, with its hint,
+ * in that mode; count: none. */
+static size_t best_left(const struct choosing *c, enum policy_mode copied_as, uint64_t room)
+{
+    size_t best = c->count;
+
+    for (size_t i = 0; i < c->count; i++) {
+        const struct policy_segment *s = &c->segments[i];
+        bool taken = false;
+
+        if (!candidate(s, c->segment_size, c->mode, &c->totals, c->wanted) ||
+            may_copy(s, copied_as) + s->hint > room)
+            continue;
+        for (size_t j = 0; j < c->n; j++)
+            taken = taken || c->chosen[j] == i;
+        if (!taken && (best == c->count || before(s, &c->segments[best], c->mode)))
+            best = i;
+    }
+    return best;
+}
+
+static void choose_all(struct choosing *c)
+{
+    bool squeezed = c->mode == POLICY_SQUEEZED;
+    uint64_t copied = 0, hints = 0;
+
+    while (c->n < POLICY_GROUP_MAX) {
+        size_t best = best_left(c, c->mode, squeezed ? c->room : UINT64_MAX);
+
+        if (best == c->count)
+            break;
+        copied += may_copy(&c->segments[best], c->mode);
+        hints += c->segments[best].hint;
+        if (c->n && (copied > c->segment_size || copied + hints > c->room))
+            break;
+        c->chosen[c->n++] = best;
+    }
+    if (c->n == 0 && squeezed) { /* with luck: it has no tombstones that have to stay */
+        size_t best = best_left(c, POLICY_BACKGROUND, c->room);
+
+        if (best < c->count)
+            c->chosen[c->n++] = best;
+    }
+    if (c->n == 1 && c->mode == POLICY_BACKGROUND) {
+        c->totals.small = 1; /* to merge it with nothing would go on for ever */
+        c->n =
+            candidate(&c->segments[c->chosen[0]], c->segment_size, c->mode, &c->totals, c->wanted);
+    }
+}
+
 size_t policy_choose(const struct policy_segment *segments, size_t count, uint64_t segment_size,
                      enum policy_mode mode, uint64_t active_bytes, uint64_t active_live,
-                     size_t *chosen)
+                     uint64_t room, size_t *chosen)
 {
-    struct totals t = sum(segments, count, segment_size);
-    uint64_t copied = 0;
-    bool wanted;
-    size_t n = 0;
+    struct choosing c = {
+        segments,        count, segment_size, room, mode, sum(segments, count, segment_size),
+        .chosen = chosen};
 
-    t.bytes += active_bytes;
-    t.live += active_live;
-    wanted = space_wanted(&t, segment_size);
-    while (n < POLICY_GROUP_MAX) {
-        size_t best = count;
-
-        for (size_t i = 0; i < count; i++) {
-            bool taken = false;
-
-            if (!candidate(&segments[i], segment_size, mode, &t, wanted))
-                continue;
-            for (size_t j = 0; j < n; j++)
-                taken = taken || chosen[j] == i;
-            if (!taken && (best == count || before(&segments[i], &segments[best], mode)))
-                best = i;
-        }
-        if (best == count)
-            break;
-        copied += may_copy(&segments[best], mode);
-        if (n && copied > segment_size)
-            break;
-        chosen[n++] = best;
-    }
-    return n;
+    c.totals.bytes += active_bytes;
+    c.totals.live += active_live;
+    c.wanted = space_wanted(&c.totals, segment_size);
+    choose_all(&c);
+    return c.n;
 }
 
 bool policy_seal_active(const struct policy_segment *segments, size_t count, uint64_t segment_size,

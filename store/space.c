@@ -6,7 +6,11 @@
  * reached the floor, each further one waits until compaction has made room.
  *
  * How much hints take depends on the values: next to nothing, or as much as the data if they are
- * empty. It is judged by the hints there are; those still to be written count as taken.
+ * empty. One store may have both kinds of segments, so the output's hint is taken to be as large as
+ * the largest there is; and those still to be written count as taken, by their records.
+ *
+ * A compaction that frees too little, or fails, is not tried again at once: not before some more
+ * has been deleted, a sixteenth of the tombstones' share. Deletes go on meanwhile, into the floor.
  *
  * The filesystem is asked now and then only; in between a credit is spent, an eighth of the reserve
  * at most (or one frame), so that what others write meanwhile (hints, compaction, other programs)
@@ -21,26 +25,41 @@
 enum {
     TOMBSTONE_SHARE = 64, /* of the store, for what frees space */
     CREDIT_SHARE = 8,     /* of the reserve */
-    HINT_GUESS = 4,       /* one byte of hint for so many of data, as long as there is none */
+    HINT_GUESS = 96,      /* bytes of hint a record, as long as there is none */
+    PAUSE_SHARE = 16,     /* of the tombstones' share */
     BLOCKS = 64 << 10,    /* what a few new files take */
 };
 
+/* What a hint of so many records takes, if `hints` bytes are those of `hinted` records. */
+static uint64_t guess_hint(uint64_t records, uint64_t hints, uint64_t hinted)
+{
+    return records * (hinted ? hints / hinted + 1 : HINT_GUESS);
+}
+
 static uint64_t find_floor(struct keg *keg)
 {
-    uint64_t hints = 1, hinted = HINT_GUESS, to_hint = keg->segment_size, manifest;
+    uint64_t hints = 0, hinted = 0, unhinted = 0, most = 0, largest = 0, manifest, coming;
 
     pthread_mutex_lock(&keg->manifest_lock);
     manifest = manifest_size(keg->member_count + 1);
+    pthread_mutex_lock(&keg->sync_lock);
     for (size_t i = 0; i < keg->member_count; i++) {
         const struct segment *s = keg->members[i];
-        uint64_t length = atomic_load(&s->length);
 
-        hints += s->hint_bytes;
-        hinted += s->hint_len;
-        to_hint += length > s->hint_len ? length - s->hint_len : 0;
+        if (s->hint_bytes && s->hint_len == atomic_load(&s->length)) {
+            hints += s->hint_bytes;
+            hinted += s->records;
+            largest = s->hint_bytes > largest ? s->hint_bytes : largest;
+        } else {
+            unhinted += s->records;
+            most = s->records > most ? s->records : most;
+        }
     }
+    pthread_mutex_unlock(&keg->sync_lock);
     pthread_mutex_unlock(&keg->manifest_lock);
-    return keg->segment_size + to_hint / 1024 * (hints * 1024 / hinted) + manifest + BLOCKS;
+    coming = guess_hint(most, hints, hinted);
+    return keg->segment_size + guess_hint(unhinted, hints, hinted) +
+           (coming > largest ? coming : largest) + manifest + BLOCKS;
 }
 
 static uint64_t tombstones(const struct keg *keg)
@@ -51,6 +70,15 @@ static uint64_t tombstones(const struct keg *keg)
 uint64_t space_reserve(struct keg *keg)
 {
     return find_floor(keg) + tombstones(keg);
+}
+
+uint64_t space_for_compaction(struct keg *keg)
+{
+    struct env_space space;
+
+    if (env_space(keg->env, &space))
+        return UINT64_MAX; /* trying will tell */
+    return space.free > BLOCKS ? space.free - BLOCKS : 0;
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -109,8 +137,20 @@ static bool is_low(struct keg *keg)
     return low;
 }
 
+/* What has been appended since the last try is too little to hope for more. */
+static bool too_early(struct keg *keg)
+{
+    uint64_t appended = atomic_load(&keg->counters.append_bytes);
+
+    return appended < atomic_load(&keg->space_pause);
+}
+
 void space_wait(struct keg *keg)
 {
+    if (!atomic_load(&keg->space_low) || too_early(keg))
+        return;
+    compact_while(keg, is_low);
     if (atomic_load(&keg->space_low))
-        compact_while(keg, is_low);
+        atomic_store(&keg->space_pause,
+                     atomic_load(&keg->counters.append_bytes) + tombstones(keg) / PAUSE_SHARE);
 }

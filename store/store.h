@@ -39,7 +39,8 @@ struct segment {
     _Atomic bool doomed;
     _Atomic bool suspect;   /* could not be read whole: compaction leaves it alone */
     _Atomic bool hint_lost; /* its hint had to be given up once */
-    uint64_t held; /* compact_lock: bytes of tombstones that compaction had to keep in it */
+    uint64_t held;     /* compact_lock: bytes of tombstones that compaction had to keep in it */
+    uint64_t overhead; /* constant once sealed: bytes beside the records' cost; 0: not known */
 
     /* manifest_lock */
     bool sealed;
@@ -139,8 +140,9 @@ struct keg {
     pthread_cond_t tender_wake;
     bool tender_work, sync_work; /* tender_lock */
     _Atomic bool stopping;
-    _Atomic bool space_low; /* what frees space has to wait for compaction */
-    _Atomic bool squeezed;  /* a put met the reserve: compact what can be had */
+    _Atomic bool space_low;       /* what frees space has to wait for compaction */
+    _Atomic uint64_t space_pause; /* append_bytes before which it does not wait again */
+    _Atomic bool squeezed;        /* a put met the reserve: compact what can be had */
 };
 
 /* keg.c: the part of opening before any file is read, which ends with the lock taken; and the end

@@ -3,9 +3,11 @@
  * A full disk traps nobody: a store is filled, emptied and compacted again and again without being
  * opened anew, and takes as much each time; the disk is full at each I/O of a compaction, of the
  * writing of hints and of commits with their rolls, and later has space again; and a full volume of
- * empty files, whose deletion takes the most for what it frees, is deleted.
+ * empty files, whose deletion takes the most for what it frees, is deleted, alone and among files
+ * that stay.
  *
- * TEST_CYCLES=N says how often it is filled, TEST_FULL_MIB=N how large the disk of empty files is.
+ * TEST_CYCLES=N says how often it is filled, TEST_FULL_MIB=N how large the disk of empty files is,
+ * TEST_MIXED_MIB=N the one with others.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "compact.h"
 #include "sanitized.h"
 #include "volume_fixture.h"
 #include "workload.h"
@@ -292,6 +295,96 @@ static void test_empty_files_on_a_full_disk(void **state)
     keg_env_free(f.env);
 }
 
+/* ---- Small files among large ones ---- */
+
+enum { VALUE = 32 << 10, MIXED_MIB = SANITIZED ? 16 : 32, REWRITTEN_MAX = 3 << 10 };
+
+static int make_large(struct volume *volume, uint64_t n)
+{
+    static const uint8_t value[VALUE];
+    const struct volume_new new = {.mode = S_IFREG | 0644};
+    struct volume_attr attr;
+    char buf[24];
+    int err = volume_make(volume, VOLUME_ROOT, number_key(n, buf), &new, &attr);
+
+    if (err)
+        return err;
+    ssize_t wrote = volume_write(volume, attr.ino, 0, value, sizeof value, 0);
+
+    volume_forget(volume, attr.ino, 1);
+    return wrote < 0 ? (int)wrote : 0;
+}
+
+/* Fills the volume with live values, and what then gives way to them with empty files, until the
+ * background gains no room either. Returns how many, numbered from `first`. */
+static uint64_t fill_mixed(struct fixture *f, uint64_t first)
+{
+    uint64_t large = 0, count = 0;
+    char buf[24];
+
+    while (make_large(f->volume, large) == 0)
+        large++;
+    for (uint64_t n = 0; n < large / 4; n++)
+        assert_int_equal(volume_unlink(f->volume, VOLUME_ROOT, number_key(n, buf)), 0);
+    assert_int_equal(keg_compact(f->keg, NULL, NULL), 0);
+    for (int i = 0; i < 4; i++) {
+        while (make_file(f->volume, first + count) == 0)
+            count++;
+        assert_int_equal(compact_background(f->keg), 0);
+    }
+    print_message("%" PRIu64 " files of 32 KiB, %" PRIu64 " removed, %" PRIu64 " empty files\n",
+                  large, large / 4, count);
+    return count;
+}
+
+/* What each delete frees lies among what is alive, or among tombstones. One compaction has to do
+ * for many of them, and each has to fit the reserve with its hint, which is large here. */
+static void delete_mixed(bool in_order)
+{
+    uint64_t mib = workload_number("TEST_MIXED_MIB", MIXED_MIB), first = 1000000;
+    struct random random = random_seeded();
+    struct fixture f = {.volume_flags = VOLUME_NO_BACKGROUND,
+                        .keg_flags = KEG_NO_BACKGROUND,
+                        .seconds = 1790000000,
+                        .segment_size = mib << 20 >> 4};
+    struct keg_stats before, after;
+    char buf[24];
+
+    assert_int_equal(env_mem(mib << 20, &f.env), 0);
+    assert_int_equal(fixture_open(&f), 0);
+    uint64_t count = fill_mixed(&f, first), *order = calloc(count, sizeof *order);
+    assert_non_null(order);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t j = in_order ? i : random_below(&random, i + 1);
+
+        order[i] = order[j];
+        order[j] = first + i;
+    }
+    keg_stats(f.keg, &before);
+    for (uint64_t i = 0; i < count; i++)
+        assert_int_equal(volume_unlink(f.volume, VOLUME_ROOT, number_key(order[i], buf)), 0);
+    keg_stats(f.keg, &after);
+    free(order);
+
+    uint64_t bytes = after.compacted_bytes - before.compacted_bytes;
+    print_message("%" PRIu64 " deletes: %" PRIu64 " compactions, %" PRIu64 " KiB rewritten\n",
+                  count, after.compactions - before.compactions, bytes >> 10);
+    assert_int_equal(f.store_lines, 0);
+    assert_true(bytes < count * REWRITTEN_MAX);
+    assert_int_equal(keg_compact(f.keg, NULL, NULL), 0);
+    assert_int_equal(make_large(f.volume, 0), 0);
+    assert_int_equal(volume_check(f.volume, fixture_print, NULL), 0);
+    assert_int_equal(fixture_close(&f), 0);
+    keg_env_free(f.env);
+}
+
+static void test_small_files_among_large_ones(void **state)
+{
+    (void)state;
+    delete_mixed(true);
+    delete_mixed(false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_full_during_hints),
         cmocka_unit_test(test_full_during_commits),
         cmocka_unit_test(test_empty_files_on_a_full_disk),
+        cmocka_unit_test(test_small_files_among_large_ones),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0); /* the seed is printed whatever happens */

@@ -15,6 +15,7 @@ struct row {
     size_t count;
     struct policy_segment segments[MAX];
     uint64_t active_bytes, active_live;
+    uint64_t room; /* 0: any */
     size_t want_count;
     size_t want[MAX];
 };
@@ -22,33 +23,54 @@ struct row {
 static const struct row rows[] = {
     {"nothing there", POLICY_DEMAND, .want_count = 0},
     {"all live", POLICY_DEMAND, 2,
-     .segments = {{60 * MiB, 60 * MiB, 1, true, 0}, {60 * MiB, 59 * MiB, 2, true, 0}},
+     .segments = {{60 * MiB, 60 * MiB, 1, true, 0, 0}, {60 * MiB, 59 * MiB, 2, true, 0, 0}},
      .want_count = 0},
     {"the one with dead bytes", POLICY_DEMAND, 2,
-     .segments = {{60 * MiB, 60 * MiB, 1, true, 0}, {60 * MiB, 50 * MiB, 2, true, 0}},
+     .segments = {{60 * MiB, 60 * MiB, 1, true, 0, 0}, {60 * MiB, 50 * MiB, 2, true, 0, 0}},
      .want_count = 1, .want = {1}},
     {"oldest first, as many as fit one", POLICY_DEMAND, 3,
-     .segments = {{60 * MiB, 30 * MiB, 3, true, 0},
-                  {60 * MiB, 30 * MiB, 1, true, 0},
-                  {60 * MiB, 30 * MiB, 2, true, 0}},
+     .segments = {{60 * MiB, 30 * MiB, 3, true, 0, 0},
+                  {60 * MiB, 30 * MiB, 1, true, 0, 0},
+                  {60 * MiB, 30 * MiB, 2, true, 0, 0}},
      .want_count = 2, .want = {1, 2}},
-    {"not one that may not be used", POLICY_DEMAND, 1, .segments = {{60 * MiB, 0, 1, false, 0}},
+    {"not one that may not be used", POLICY_DEMAND, 1, .segments = {{60 * MiB, 0, 1, false, 0, 0}},
      .want_count = 0},
     {"small ones are merged, a single one not", POLICY_DEMAND, 3,
-     .segments = {{MiB, MiB, 1, true, 0}, {60 * MiB, 60 * MiB, 2, true, 0}, {MiB, MiB, 3, true, 0}},
+     .segments = {{MiB, MiB, 1, true, 0, 0},
+                  {60 * MiB, 60 * MiB, 2, true, 0, 0},
+                  {MiB, MiB, 3, true, 0, 0}},
      .want_count = 2, .want = {0, 2}},
-    {"a single small one stays", POLICY_DEMAND, 1, .segments = {{MiB, MiB, 1, true, 0}},
+    {"a single small one stays", POLICY_DEMAND, 1, .segments = {{MiB, MiB, 1, true, 0, 0}},
      .want_count = 0},
     {"the background waits while the promise holds", POLICY_BACKGROUND, 1,
-     .segments = {{60 * MiB, 10 * MiB, 1, true, 0}}, .want_count = 0},
+     .segments = {{60 * MiB, 10 * MiB, 1, true, 0, 0}}, .want_count = 0},
     {"the background takes the emptiest first", POLICY_BACKGROUND, 4,
-     .segments = {{64 * MiB, 40 * MiB, 1, true, 0},
-                  {64 * MiB, 5 * MiB, 2, true, 0},
-                  {64 * MiB, 20 * MiB, 3, true, 0},
-                  {64 * MiB, 2 * MiB, 4, true, 0}},
+     .segments = {{64 * MiB, 40 * MiB, 1, true, 0, 0},
+                  {64 * MiB, 5 * MiB, 2, true, 0, 0},
+                  {64 * MiB, 20 * MiB, 3, true, 0, 0},
+                  {64 * MiB, 2 * MiB, 4, true, 0, 0}},
      .want_count = 3, .want = {3, 1, 2}},
+    {"small ones for which there is no room are not rewritten one by one", POLICY_BACKGROUND, 8,
+     .segments = {{MiB, MiB, 1, true, 0, MiB},
+                  {MiB, MiB, 2, true, 0, MiB},
+                  {MiB, MiB, 3, true, 0, MiB},
+                  {MiB, MiB, 4, true, 0, MiB},
+                  {MiB, MiB, 5, true, 0, MiB},
+                  {MiB, MiB, 6, true, 0, MiB},
+                  {MiB, MiB, 7, true, 0, MiB},
+                  {MiB, MiB, 8, true, 0, MiB}},
+     .room = 3 * MiB, .want_count = 0},
+    {"short of space: what fits with its hint", POLICY_SQUEEZED, 2,
+     .segments = {{60 * MiB, 20 * MiB, 1, true, 0, 10 * MiB},
+                  {40 * MiB, 20 * MiB, 2, true, 0, 10 * MiB}},
+     .room = 64 * MiB, .want_count = 1, .want = {1}},
+    {"short of space: what may fit, if nothing else is there", POLICY_SQUEEZED, 1,
+     .segments = {{60 * MiB, 20 * MiB, 1, true, 0, 10 * MiB}}, .room = 64 * MiB, .want_count = 1,
+     .want = {0}},
+    {"short of space: what is dead in name only", POLICY_SQUEEZED, 1,
+     .segments = {{60 * MiB, 57 * MiB, 1, true, 3 * MiB, 0}}, .want_count = 0},
     {"short of space: what frees something", POLICY_SQUEEZED, 2,
-     .segments = {{60 * MiB, 60 * MiB, 1, true, 0}, {60 * MiB, 40 * MiB, 2, true, 0}},
+     .segments = {{60 * MiB, 60 * MiB, 1, true, 0, 0}, {60 * MiB, 40 * MiB, 2, true, 0, 0}},
      .want_count = 1, .want = {1}},
 };
 
@@ -59,7 +81,7 @@ static void test_table(void **state)
         const struct row *row = &rows[i];
         size_t chosen[POLICY_GROUP_MAX];
         size_t n = policy_choose(row->segments, row->count, SEGMENT, row->mode, row->active_bytes,
-                                 row->active_live, chosen);
+                                 row->active_live, row->room ? row->room : UINT64_MAX, chosen);
 
         if (n != row->want_count)
             print_error("%s\n", row->what);
@@ -78,8 +100,9 @@ static void test_background_keeps_the_promise(void **state)
 
     (void)state;
     for (size_t i = 0; i < MAX; i++)
-        segments[i] = (struct policy_segment){64 * MiB, (i * 7 % 65) * MiB, i, true, 0};
-    while ((n = policy_choose(segments, MAX, SEGMENT, POLICY_BACKGROUND, 0, 0, chosen)) > 0) {
+        segments[i] = (struct policy_segment){64 * MiB, (i * 7 % 65) * MiB, i, true, 0, 0};
+    while ((n = policy_choose(segments, MAX, SEGMENT, POLICY_BACKGROUND, 0, 0, UINT64_MAX,
+                              chosen)) > 0) {
         for (size_t i = 0; i < n; i++) {
             segments[chosen[i]].bytes = segments[chosen[i]].live;
             segments[chosen[i]].usable = false;
@@ -94,8 +117,8 @@ static void test_background_keeps_the_promise(void **state)
 
 static void test_seal_active(void **state)
 {
-    const struct policy_segment full[] = {{64 * MiB, MiB, 1, false, 0},
-                                          {64 * MiB, MiB, 2, false, 0}};
+    const struct policy_segment full[] = {{64 * MiB, MiB, 1, false, 0, 0},
+                                          {64 * MiB, MiB, 2, false, 0, 0}};
 
     (void)state;
     assert_true(policy_seal_active(full, 2, SEGMENT, 40 * MiB, MiB));

@@ -55,7 +55,7 @@ static uint64_t below(uint64_t bound)
 
 size_t __wrap_policy_choose(const struct policy_segment *segments, size_t count, uint64_t size,
                             enum policy_mode mode, uint64_t active_bytes, uint64_t active_live,
-                            size_t *chosen);
+                            uint64_t room, size_t *chosen);
 int __real_output_add(struct output *output, const struct hint_entry *entry, struct keg_file *from);
 int __wrap_output_add(struct output *output, const struct hint_entry *entry, struct keg_file *from);
 int __real_output_finish(struct output *output);
@@ -63,12 +63,12 @@ int __wrap_output_finish(struct output *output);
 
 size_t __wrap_policy_choose(const struct policy_segment *segments, size_t count, uint64_t size,
                             enum policy_mode mode, uint64_t active_bytes, uint64_t active_live,
-                            size_t *chosen)
+                            uint64_t room, size_t *chosen)
 {
     uint64_t odds = t.dice ? 1 + below(4) : 0;
     size_t n = 0;
 
-    (void)size, (void)mode, (void)active_bytes, (void)active_live;
+    (void)size, (void)mode, (void)active_bytes, (void)active_live, (void)room;
     for (size_t i = 0, rank = 0; i < count && n < POLICY_GROUP_MAX; i++) {
         if (segments[i].usable && (t.dice ? below(odds) == 0 : t.ranks >> rank & 1))
             chosen[n++] = i;

@@ -15,6 +15,7 @@ struct fixture {
     unsigned volume_flags, keg_flags;
     time_t seconds; /* the clock: each look at it is a second */
     unsigned damage_lines;
+    unsigned store_lines;  /* of the store's log: warnings and errors */
     uint64_t segment_size; /* bytes; 0: 1 MiB */
 };
 
@@ -32,12 +33,22 @@ static inline void fixture_log(void *arg, enum keg_level level, const char *line
     (void)line;
 }
 
+static inline void fixture_store_log(void *arg, enum keg_level level, const char *line)
+{
+    struct fixture *f = arg;
+    if (level != KEG_LOG_INFO)
+        f->store_lines++;
+    (void)line;
+}
+
 static inline KEG_CHECKED int fixture_open(struct fixture *f)
 {
     static const uint8_t secret[KEYS_SECRET_SIZE] = "0123456789abcdef";
     const struct keg_options keg_options = {
         .flags = KEG_CREATE | f->keg_flags,
         .segment_size = f->segment_size ? f->segment_size : 1 << 20,
+        .log = fixture_store_log,
+        .log_arg = f,
     };
     const struct volume_options options = {
         .flags = VOLUME_CREATE | f->volume_flags,
