@@ -2,6 +2,7 @@
 /* Zeros ahead of the log (store/ahead.c): when they are written, and that nobody takes them for
  * anything. What cuts and failures do to them, test_cuts and test_crash show. */
 #include "fixture.h"
+#include "format.h"
 #include "space.h"
 #include <errno.h>
 #include <setjmp.h>
@@ -151,7 +152,8 @@ static void test_a_roll_cuts_them_off(void **state)
     end(&store);
 }
 
-/* Zeros behind the last frame are not taken for a torn one; a byte that is none is. */
+/* Zeros behind the last frame are not taken for a torn one, nor for anything that counts; a byte
+ * that is none is torn. */
 static void test_after_a_kill(void **state)
 {
     struct store store;
@@ -159,10 +161,13 @@ static void test_after_a_kill(void **state)
     (void)state;
     begin(&store, 0);
     put_synced(&store, 0, 10);
+    uint64_t length = length_of(&store);
     kill_store(&store);
+    assert_true(size_of(&store, "00000001.data") > length + 32 * 1000);
     open_store(&store);
     want(&store, 10);
     assert_int_equal(store.torn, 0);
+    assert_int_equal(size_of(&store, "00000001.data"), length + FORMAT_FOOTER_SIZE);
     put_synced(&store, 10, 20);
     kill_store(&store);
     uint64_t size = size_of(&store, "00000002.data");

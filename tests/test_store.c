@@ -320,14 +320,32 @@ static void test_compaction(void **state)
     keg_env_free(env);
 }
 
+enum { LINE = 256 };
+
+static void keep_line(void *arg, enum keg_level level, const char *line)
+{
+    (void)level;
+    snprintf(arg, LINE, "%s", line);
+}
+
+/* And says who has it. */
 static void test_second_open_is_busy(void **state)
 {
+    char said[LINE] = "", holder[64];
+    struct keg_options options = {.flags = KEG_CREATE | KEG_NO_BACKGROUND,
+                                  .log = keep_line,
+                                  .log_arg = said,
+                                  .owner = "/mnt/first"};
     struct keg_env *env = memory();
-    struct keg *keg = open_store(env, 0), *second;
-    struct keg_options options = {.flags = KEG_CREATE};
+    struct keg *keg, *second;
 
     (void)state;
+    assert_int_equal(keg_open(env, &options, &keg), 0);
+    options.owner = "/mnt/second";
     assert_int_equal(keg_open(env, &options, &second), -EBUSY);
+    assert_int_equal(keg_holder(env, holder, sizeof holder), 0);
+    assert_non_null(strstr(holder, " /mnt/first"));
+    assert_non_null(strstr(said, holder));
     assert_int_equal(keg_close(keg), 0);
     keg_env_free(env);
 }

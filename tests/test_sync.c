@@ -390,6 +390,55 @@ static void test_acknowledged_survives(void **state)
     assert_true(lost > 0);
 }
 
+static uint64_t segment_of(unsigned n)
+{
+    struct keg_info info;
+    char buf[FIXTURE_NAME];
+
+    assert_int_equal(keg_get(fixture.keg, fixture_name(n, buf), &info), 0);
+    return info.segment;
+}
+
+static uint64_t size_of(const char *name)
+{
+    struct keg_file *file;
+    uint64_t size;
+
+    assert_int_equal(env_open(fixture.disk, name, ENV_READ, &file), 0);
+    assert_int_equal(env_size(file, &size), 0);
+    env_close(file);
+    return size;
+}
+
+/* The log goes on in a new segment: nothing is appended to one whose tail was cut. */
+static void test_a_cut_tail_is_left_alone(void **state)
+{
+    unsigned torn = 0;
+    uint64_t lost = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        unsigned there;
+        uint64_t size;
+
+        begin();
+        cut_power(seed);
+        there = come_back(true, seed, &lost);
+        torn += there < PUT;
+        size = size_of("00000001.data");
+        assert_int_equal(fixture_put(fixture.keg, there, KEG_SYNC), 0);
+        assert_int_equal(segment_of(there - 1), 1);
+        assert_true(segment_of(there) > 1);
+        assert_int_equal(size_of("00000001.data"), size);
+        cut_power(seed);
+        assert_int_equal(come_back(true, ~seed, &lost), there + 1);
+        assert_int_equal(keg_close(fixture.keg), 0);
+        assert_int_equal(size_of("00000001.data"), size);
+        fixture_free(&fixture);
+    }
+    assert_true(torn > 0);
+}
+
 /* ---- The timer's; its threads outlive a failing test, so it is the last ---- */
 
 /* Nobody waits for the timer's sync: the next call must know of it all the same. */
@@ -428,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_failed_seal_of_a_compacted_segment),
         cmocka_unit_test(test_a_sync_covers_what_was_there),
         cmocka_unit_test(test_acknowledged_survives),
+        cmocka_unit_test(test_a_cut_tail_is_left_alone),
         cmocka_unit_test(test_failed_sync_of_the_timer),
     };
 
