@@ -68,8 +68,8 @@ static int publish_roll(struct keg *keg, struct segment *old, struct segment *ne
 /*
  * Keeps syncs out of the active segment's file until release_syncs, which is called in any case. A
  * seal syncs it, too, and the kernel tells a failure to one of the two only: the other would
- * acknowledge what is lost. So would a seal after a sync that has failed: -EIO, or whatever else
- * has made the store read-only.
+ * acknowledge what is lost. So a failed seal poisons before release_syncs. Nor may a seal follow a
+ * sync that has failed: -EIO, or whatever else has made the store read-only.
  */
 KEG_CHECKED static int hold_syncs(struct keg *keg)
 {
@@ -138,14 +138,17 @@ void roll_cut(struct keg *keg)
     int err = env_size(active->file, &size);
 
     keg->ahead_end = 0;
-    if (!err && size > length) {
-        err = hold_syncs(keg);
-        if (!err)
-            err = env_seal(active->file, length);
-        release_syncs(keg);
-    }
-    if (err && !keg_writable(keg))
+    if (err)
         keg_poison(keg, "cutting", active->id, err);
+    if (err || size <= length)
+        return;
+    if (!hold_syncs(keg)) {
+        err = env_seal(active->file, length);
+        /* Whoever is let go before that syncs the same file, and is told that all is well. */
+        if (err)
+            keg_poison(keg, "cutting", active->id, err);
+    }
+    release_syncs(keg);
 }
 
 int roll_begin(struct keg *keg)

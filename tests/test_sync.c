@@ -162,18 +162,24 @@ static unsigned come_back(bool power, uint64_t seed, uint64_t *lost)
     return prefix();
 }
 
-/* What the poisoned store left is a prefix, and stays when the power goes after the next open. */
-static void expect_prefix(bool power, uint64_t seed, uint64_t *lost)
+/* What the poisoned store left is a prefix, of at most so many keys, and stays when the power goes
+ * after the next open. */
+static void expect_prefix_of(unsigned most, bool power, uint64_t seed, uint64_t *lost)
 {
     unsigned there = come_back(power, seed, lost);
 
-    assert_in_range(there, SYNCED, PUT);
+    assert_in_range(there, SYNCED, most);
     *lost += there < PUT;
     assert_int_equal(keg_sync(fixture.keg), 0);
     cut_power(seed);
     assert_int_equal(come_back(true, ~seed, lost), there);
     assert_int_equal(keg_close(fixture.keg), 0);
     fixture_free(&fixture);
+}
+
+static void expect_prefix(bool power, uint64_t seed, uint64_t *lost)
+{
+    expect_prefix_of(PUT, power, seed, lost);
 }
 
 static void begin(void)
@@ -233,11 +239,15 @@ static void test_failed_sync_of_the_directory(void **state)
 }
 
 static pthread_t waiters[WAITERS];
+static atomic_uint returned; /* waiters that have their result */
 
 static void *wait_for_sync(void *arg)
 {
+    int err = keg_sync(fixture.keg);
+
     (void)arg;
-    return (void *)(intptr_t)keg_sync(fixture.keg);
+    returned++;
+    return (void *)(intptr_t)err;
 }
 
 /* Returns when all of them are waiting, or as good as. */
@@ -246,6 +256,7 @@ static void begin_waiters(void)
     struct timespec pause = {0, 1000000};
     struct keg_stats before, now;
 
+    returned = 0;
     keg_stats(fixture.keg, &before);
     for (int i = 0; i < WAITERS; i++)
         assert_int_equal(pthread_create(&waiters[i], NULL, wait_for_sync, NULL), 0);
@@ -255,27 +266,78 @@ static void begin_waiters(void)
     } while (now.sync_waits < before.sync_waits + WAITERS);
 }
 
+static void expect_failed_waiters(void)
+{
+    void *results[WAITERS];
+
+    for (int i = 0; i < WAITERS; i++)
+        assert_int_equal(pthread_join(waiters[i], &results[i]), 0);
+    for (int i = 0; i < WAITERS; i++)
+        assert_int_equal((intptr_t)results[i], -EIO);
+}
+
 static void test_failed_sync_with_waiters(void **state)
 {
     uint64_t lost = 0;
 
     (void)state;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
-        void *results[WAITERS];
         int mine;
 
         begin();
         aim(HOOK_SYNC, "00000001.data", false, seed);
         victim.before = begin_waiters;
         mine = keg_sync(fixture.keg);
-        for (int i = 0; i < WAITERS; i++)
-            assert_int_equal(pthread_join(waiters[i], &results[i]), 0);
+        expect_failed_waiters();
         assert_int_equal(mine, -EIO);
-        for (int i = 0; i < WAITERS; i++)
-            assert_int_equal((intptr_t)results[i], -EIO);
         expect_poisoned();
         expect_prefix(seed % 2, seed, &lost);
     }
+    assert_true(lost > 0);
+}
+
+/* Whoever was let go too early has time to make use of it, before the store is poisoned. */
+static bool slow_to_poison;
+
+void __real_keg_poison(struct keg *keg, const char *what, uint64_t segment, int err);
+void __wrap_keg_poison(struct keg *keg, const char *what, uint64_t segment, int err);
+void __wrap_keg_poison(struct keg *keg, const char *what, uint64_t segment, int err)
+{
+    struct timespec pause = {0, 1000000};
+
+    for (int ms = 0; slow_to_poison && ms < 20 && !returned; ms++)
+        nanosleep(&pause, NULL);
+    __real_keg_poison(keg, what, segment, err);
+}
+
+/* The disk is full for all that is appended until the cut of it fails. */
+static int full_until_struck(void *arg, enum hook_op op, const char *name)
+{
+    int err = strike(arg, op, name);
+
+    return op == HOOK_APPEND && !victim.failed ? ENOSPC : err;
+}
+
+/* What a full disk left of an append is cut off, and the sync of that fails: those who wait until
+ * they may sync the file themselves must not be let go before the store is poisoned. */
+static void test_failed_cut_with_waiters(void **state)
+{
+    uint64_t lost = 0;
+
+    (void)state;
+    slow_to_poison = true;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        begin();
+        aim(HOOK_SEAL, "00000001.data", false, seed);
+        victim.before = begin_waiters;
+        fixture.hook.fn = full_until_struck;
+        assert_true(fixture_put(fixture.keg, PUT, 0) < 0);
+        expect_failed_waiters();
+        expect_poisoned();
+        /* What could not be cut may be whole. */
+        expect_prefix_of(PUT + 1, seed % 2, seed, &lost);
+    }
+    slow_to_poison = false;
     assert_true(lost > 0);
 }
 
@@ -472,6 +534,7 @@ int main(void)
         cmocka_unit_test(test_failed_publication),
         cmocka_unit_test(test_failed_sync_of_the_directory),
         cmocka_unit_test(test_failed_sync_with_waiters),
+        cmocka_unit_test(test_failed_cut_with_waiters),
         cmocka_unit_test(test_failed_sync_of_a_new_segment),
         cmocka_unit_test(test_failed_sync_of_a_new_manifest),
         cmocka_unit_test(test_failed_seal_of_a_compacted_segment),
