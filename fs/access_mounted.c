@@ -83,7 +83,8 @@ static int fill_file(int fd, access_fill_fn *fill, void *arg)
     return err;
 }
 
-/* The ACL of name's file, or none, instead of the one that fd's file inherited. */
+/* The ACL of name's file, or none, instead of the one that fd's file inherited. -EOPNOTSUPP where
+ * the mount serves none, so that nobody can tell. */
 static int keep_acl(int dir, const char *name, int fd)
 {
     static char acl[64 << 10]; /* as long as an attribute may be */
@@ -96,17 +97,17 @@ static int keep_acl(int dir, const char *name, int fd)
     ssize_t n = getxattr(path, attribute, acl, sizeof acl);
     int err = n < 0 ? -errno : 0;
     close(old);
-    if (err == -EOPNOTSUPP)
-        return 0;
-    if (err == -ENODATA) { /* as it may be of a mount without attributes, too */
+    if (err == -ENODATA) {
         err = fremovexattr(fd, attribute) ? -errno : 0;
-        err = err == -ENODATA || err == -EOPNOTSUPP ? 0 : err;
+        err = err == -ENODATA ? 0 : err;
     } else if (!err)
         err = fsetxattr(fd, attribute, acl, (size_t)n, 0) ? -errno : 0;
     return err;
 }
 
-/* An existing file keeps its mode, ACL and owner; what is no file is not replaced. */
+/* An existing file keeps its mode, ACL and owner; what is no file is not replaced. Of an ACL that
+ * cannot be seen the group bits may be the mask, which is more than the group has, and the mask of
+ * the one that was inherited, which cannot be taken off: none is what widens nothing of either. */
 static int keep_attributes(int dir, const char *name, int fd)
 {
     struct stat st;
@@ -114,8 +115,13 @@ static int keep_attributes(int dir, const char *name, int fd)
         return errno == ENOENT ? 0 : -errno;
     if (!S_ISREG(st.st_mode))
         return S_ISDIR(st.st_mode) ? -EISDIR : -EEXIST;
+    mode_t mode = st.st_mode & 07777;
     int err = keep_acl(dir, name, fd);
-    if (!err && (fchown(fd, st.st_uid, st.st_gid) || fchmod(fd, st.st_mode & 07777)))
+    if (err == -EOPNOTSUPP) {
+        mode &= ~(mode_t)S_IRWXG;
+        err = 0;
+    }
+    if (!err && (fchown(fd, st.st_uid, st.st_gid) || fchmod(fd, mode)))
         err = -errno;
     return err;
 }

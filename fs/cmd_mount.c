@@ -64,12 +64,16 @@ static bool may_write(const char *point)
     return !readonly;
 }
 
-/* Attributes are served until the unmount once they are: the kernel asks only at the beginning. */
+/* Attributes are served, or not, until the unmount: the kernel asks only at the beginning. */
 static bool attributes_agree(const struct mount_options *o, const char *point)
 {
-    if (!o->noxattr || getxattr(point, CONTROL_ATTRIBUTES "stats", NULL, 0) < 0)
+    const bool served = getxattr(point, CONTROL_ATTRIBUTES "stats", NULL, 0) >= 0;
+    const bool refused = !served && errno == EOPNOTSUPP;
+    if (!(o->xattr == MOUNT_OPTIONS_XATTR_OFF && served) &&
+        !(o->xattr == MOUNT_OPTIONS_XATTR_ON && refused))
         return true;
-    log_error("cannot remount %s: noxattr is for mounting; unmount it and mount it again", point);
+    log_error("cannot remount %s: %s is for mounting; unmount it and mount it again", point,
+              served ? "noxattr" : "xattr");
     return false;
 }
 

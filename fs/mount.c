@@ -209,7 +209,8 @@ static struct fuse_session *new_session(struct server *s)
             bad = fuse_opt_add_opt(&list, words[i]);
     bad = bad || fuse_opt_add_opt_escaped(&list, name) || fuse_opt_add_arg(&args, "kegfs") ||
           fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, list);
-    if (o->noxattr) { /* libfuse says ENOSYS then, and the kernel does not ask again */
+    if (o->xattr ==
+        MOUNT_OPTIONS_XATTR_OFF) { /* libfuse says ENOSYS then, and the kernel does not ask again */
         ops.setxattr = NULL;
         ops.getxattr = NULL;
         ops.listxattr = NULL;
@@ -293,7 +294,8 @@ static int serve_store(struct server *s)
                             .requests = &s->daemon.transport.requests};
     s->daemon.volume = s->store.volume;
     s->daemon.sync = s->options->sync;
-    s->daemon.transport.acl = s->options->acl != MOUNT_OPTIONS_ACL_OFF && !s->options->noxattr;
+    s->daemon.transport.acl =
+        s->options->acl != MOUNT_OPTIONS_ACL_OFF && s->options->xattr != MOUNT_OPTIONS_XATTR_OFF;
     s->daemon.transport.kind = s->transport;
     s->daemon.transport.forced = s->options->transport == s->transport;
     s->daemon.transport.sync = s->options->sync;

@@ -30,8 +30,8 @@ static const struct option {
     {"nowriteback", CLEAR, AT(writeback), 0, 0},
     {"acl", CHOICE, AT(acl), MOUNT_OPTIONS_ACL_ON, 0},
     {"noacl", CHOICE, AT(acl), MOUNT_OPTIONS_ACL_OFF, 0},
-    {"xattr", CLEAR, AT(noxattr), 0, 0},
-    {"noxattr", SET, AT(noxattr), 0, 0},
+    {"xattr", CHOICE, AT(xattr), MOUNT_OPTIONS_XATTR_ON, 0},
+    {"noxattr", CHOICE, AT(xattr), MOUNT_OPTIONS_XATTR_OFF, 0},
     {"allow_other", SET, AT(allow_other), 0, 0},
     {"dev", SET, AT(dev), 0, 0},
     {"nodev", CLEAR, AT(dev), 0, 0},
@@ -73,7 +73,8 @@ static const struct option {
 
 /* So that one way of setting them does for all. */
 _Static_assert(_Generic((enum transport_kind)0, unsigned : 1, default : 0) &&
-                   _Generic((enum mount_options_acl)0, unsigned : 1, default : 0),
+                   _Generic((enum mount_options_acl)0, unsigned : 1, default : 0) &&
+                   _Generic((enum mount_options_xattr)0, unsigned : 1, default : 0),
                "an enum is an unsigned");
 
 void mount_options_init(struct mount_options *options)
@@ -162,7 +163,7 @@ bool mount_options_agree(const struct mount_options *options)
     const char *other = options->commit_close ? "commit=close" : options->sync ? "sync" : NULL;
     if (options->writeback && other)
         return !contradict("writeback", other, "writeback has the kernel hold writes back");
-    if (options->noxattr && options->acl == MOUNT_OPTIONS_ACL_ON)
+    if (options->xattr == MOUNT_OPTIONS_XATTR_OFF && options->acl == MOUNT_OPTIONS_ACL_ON)
         return !contradict("noxattr", "acl", "an ACL is an extended attribute");
     return true;
 }

@@ -7,6 +7,11 @@
 #include "transport_choice.h"
 
 enum mount_options_acl { MOUNT_OPTIONS_ACL_UNSAID, MOUNT_OPTIONS_ACL_ON, MOUNT_OPTIONS_ACL_OFF };
+enum mount_options_xattr {
+    MOUNT_OPTIONS_XATTR_UNSAID,
+    MOUNT_OPTIONS_XATTR_ON,
+    MOUNT_OPTIONS_XATTR_OFF
+};
 
 struct mount_options {
     const char *store, *mountpoint; /* as given */
@@ -15,9 +20,9 @@ struct mount_options {
     bool readonly, nonempty, relatime, sync;
     bool commit_close; /* commit=close: files are opened, and replaced as a whole */
     bool writeback;    /* the kernel gathers writes: see kegfs(8) for what that delays */
-    bool noxattr;      /* extended attributes are not served, and so no ACLs either */
     bool allow_other, dev, suid, noexec;
-    enum mount_options_acl acl; /* OFF: POSIX ACLs are neither shown nor enforced */
+    enum mount_options_acl acl;     /* OFF: POSIX ACLs are neither shown nor enforced */
+    enum mount_options_xattr xattr; /* OFF: extended attributes are not served, nor ACLs */
     enum transport_kind transport;
     uint64_t memory;           /* bytes; see MEMORY in kegfs(8) */
     uint64_t segment_size;     /* bytes; 0: the store's own choice */

@@ -29,9 +29,11 @@ static void test_flags(void **state)
     assert_true(parse(&o, "commit=close,commit=write") && !o.commit_close);
     assert_true(parse(&o, "writeback") && o.writeback && mount_options_agree(&o));
     assert_true(parse(&o, "writeback,nowriteback") && !o.writeback);
-    assert_true(parse(&o, "ro") && !o.noxattr && o.acl == MOUNT_OPTIONS_ACL_UNSAID);
-    assert_true(parse(&o, "noxattr,noacl") && o.noxattr && o.acl == MOUNT_OPTIONS_ACL_OFF);
-    assert_true(parse(&o, "noxattr,noacl,xattr,acl") && !o.noxattr &&
+    assert_true(parse(&o, "ro") && o.xattr == MOUNT_OPTIONS_XATTR_UNSAID &&
+                o.acl == MOUNT_OPTIONS_ACL_UNSAID);
+    assert_true(parse(&o, "noxattr,noacl") && o.xattr == MOUNT_OPTIONS_XATTR_OFF &&
+                o.acl == MOUNT_OPTIONS_ACL_OFF);
+    assert_true(parse(&o, "noxattr,noacl,xattr,acl") && o.xattr == MOUNT_OPTIONS_XATTR_ON &&
                 o.acl == MOUNT_OPTIONS_ACL_ON);
     assert_true(parse(&o, "ro") && o.transport == TRANSPORT_AUTO);
     assert_true(parse(&o, "transport=spin,transport=uring,ro") && o.transport == TRANSPORT_URING);

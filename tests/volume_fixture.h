@@ -5,6 +5,7 @@
 
 #include "env.h"
 #include "volume_internal.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,8 +16,8 @@ struct fixture {
     unsigned volume_flags, keg_flags;
     time_t seconds; /* the clock: each look at it is a second */
     unsigned damage_lines;
-    unsigned store_lines;  /* of the store's log: warnings and errors */
-    uint64_t segment_size; /* bytes; 0: 1 MiB */
+    atomic_uint store_lines; /* of the store's log, by any thread: warnings and errors */
+    uint64_t segment_size;   /* bytes; 0: 1 MiB */
 };
 
 static inline struct timespec fixture_now(void *arg)
@@ -37,7 +38,7 @@ static inline void fixture_store_log(void *arg, enum keg_level level, const char
 {
     struct fixture *f = arg;
     if (level != KEG_LOG_INFO)
-        f->store_lines++;
+        atomic_fetch_add(&f->store_lines, 1);
     (void)line;
 }
 

@@ -18,7 +18,7 @@ MODES = ["files", "engines", "strata", "scale", "trees", "all"]
 def parse():
     parser = argparse.ArgumentParser(prog="scripts/bench", description="See tests/bench/README.md.")
     parser.add_argument("mode", nargs="?", choices=MODES)
-    parser.add_argument("--quick", action="store_true", help="counts alone, against limits")
+    parser.add_argument("--quick", action="store_true", help="counts, and the clock of kegbench, against limits")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=None,
                         help="no round that would end later (all: 3000, but at least 3 rounds)")

@@ -86,16 +86,28 @@ class Figures:
             yield unit, places, [(w, [self.get(w, place) for place in places]) for w in whats]
 
 
+def with_figures(chart):
+    """The chart without the places and the clusters that have nothing to be drawn, which gnuplot
+    refuses; None: nothing has."""
+    unit, places, clusters = chart
+    clusters = [(name, values) for name, values in clusters if any(v and v > 0 for v in values)]
+    drawn = [i for i in range(len(places)) if any((values[i] or 0) > 0 for _, values in clusters)]
+    return drawn and (unit, [places[i] for i in drawn],
+                      [(name, [values[i] for i in drawn]) for name, values in clusters])
+
+
 def plot(base, charts, width=1400):
     """BASE.svg with charts of bars: the unit, what stands side by side, and the clusters: their
     name and a value, or None, for each."""
-    charts = list(charts)
+    charts = [chart for chart in map(with_figures, charts) if chart]
+    if not charts:
+        return
     script = [f'set terminal svg size {width},{420 * len(charts)} dynamic font "sans,11" '
               'background "white"', f'set output "{base}.svg"',
               f"set multiplot layout {len(charts)},1", "set style data histogram",
               "set style histogram clustered gap 1", "set style fill solid 0.8 noborder",
               "set logscale y", "set xtics rotate by -25 left", "set key outside top center "
-              "horizontal", "set grid y", "set bmargin 7", "set datafile missing '?'"]
+              "horizontal", "set grid y", "set bmargin 8", "set rmargin 20", "set datafile missing '?'"]
     for unit, places, clusters in charts:
         script += [f'set ylabel "{unit}"', "$data << EOD"]
         for name, values in clusters:
@@ -107,7 +119,7 @@ def plot(base, charts, width=1400):
     with open(f"{base}.gnuplot", "w") as file:
         file.write("\n".join(script) + "\n")
     done = subprocess.run(["gnuplot", f"{base}.gnuplot"], capture_output=True, text=True)
-    if done.returncode or not charts:
+    if done.returncode:
         say(f"no plot: {done.stderr.strip()[-300:]}")
 
 

@@ -10,7 +10,7 @@ has_capability() { getfattr -n security.capability --only-values "$1" >/dev/null
 
 step "attributes, of every kind that may be set here"
 keg_mount
-mkdir "$MNT/dir" "$MNT/gone"
+mkdir "$MNT/dir" "$MNT/gone" "$MNT/heirs"
 for file in same renamed rewritten over removed replaced; do
     echo "$file" >"$MNT/$file"
     setfattr -n user.colour -v "blue $file" "$MNT/$file"
@@ -19,6 +19,12 @@ head -c 5000 /dev/urandom | base64 -w 0 >"$T/long"
 setfattr -n user.long -v "0s$(cat "$T/long")" "$MNT/dir"
 setfattr -n user.gone -v x "$MNT/gone"
 setfacl -m u:1001:rwx,d:u:1002:rx "$MNT/dir"
+setfacl -m d:u:1004:rwx "$MNT/heirs"
+for file in guarded heirs/put; do
+    echo "$file" >"$MNT/$file"
+    setfacl -b -m u:1001:rwx,g::- "$MNT/$file"
+    chmod 674 "$MNT/$file"
+done
 if [ "$(id -u)" -eq 0 ]; then
     ln -s nowhere "$MNT/link"
     setfattr -h -n trusted.of-a-link -v x "$MNT/link"
@@ -65,21 +71,30 @@ echo put | "$KEGFS" put "$STORE" replaced
 equal "what was put" put "$("$KEGFS" get "$STORE" replaced)"
 "$KEGFS" ls "$STORE" >/dev/null
 "$KEGFS" rm "$STORE" replaced
+for file in guarded heirs/put; do
+    equal "mode with an ACL that is not seen" 674 "$(stat -c %a "$MNT/$file")"
+    echo put | "$KEGFS" put "$STORE" $file
+    equal "mode, without what may be the mask" 604 "$(stat -c %a "$MNT/$file")"
+done
 
 step "a kill, a check, and they are there again"
 keg_kill
 "$KEGFS" check "$STORE"
 keg_mount
 attributes >"$T/after"
-sed -e '/^# file: renamed$/,/^$/d' -e '/^# file: \(over\|removed\|replaced\|gone\|bare\)$/,/^$/d' \
+sed -e '/^# file: renamed$/,/^$/d' -e '/^# file: \(guarded\|heirs\/put\|over\|removed\|replaced\|gone\|bare\)$/,/^$/d' \
     "$T/before" | LC_ALL=C sort >"$T/expected"
-sed -e '/^# file: dir\/\(moved\|inherits\)$/,/^$/d' "$T/after" | LC_ALL=C sort |
+sed -e '/^# file: \(dir\/moved\|dir\/inherits\|heirs\/put\)$/,/^$/d' "$T/after" | LC_ALL=C sort |
     diff "$T/expected" - || fail "attributes have changed"
 colour() { getfattr --absolute-names --only-values -n user.colour "$1"; }
 equal "of a file renamed" "blue renamed" "$(colour "$MNT/dir/moved")"
 equal "of a file written anew" "blue rewritten" "$(colour "$MNT/rewritten")"
 equal "ACL of a directory made meanwhile" user:1002:r-x \
     "$(getfacl -cnp "$MNT/dir/inherits" 2>/dev/null | sed -n 's/\t.*//; /^user:1002/p')"
+equal "ACL of a file that was put" "user::rw- group::--- other::r--" \
+    "$(getfacl -cn "$MNT/guarded" 2>/dev/null | xargs)"
+equal "and with an ACL that it inherited" "group::r-x mask::---" \
+    "$(getfacl -cEn "$MNT/heirs/put" 2>/dev/null | grep -E '^(group|mask):' | xargs)"
 if [ -e "$MNT/bare" ]; then
     has_capability "$MNT/kept-bare" || fail "a file that was let alone has lost its capability"
     ! has_capability "$MNT/bare" || fail "a file that was written to has kept its capability"
@@ -103,12 +118,15 @@ fi
 
 step "remounts, and options that contradict each other"
 refused 2 'contradict' "$KEGFS" mount "$STORE" "$MNT" -o nonempty,noxattr,acl
+refused 1 ' xattr is for mounting' "$KEGFS" mount "$STORE" "$MNT" -o remount,ro,xattr
+echo writable >"$MNT/still"
 "$KEGFS" mount "$STORE" "$MNT" -o remount,ro,noxattr
 equal "attributes shown" "" "$(attributes)"
 keg_umount
 keg_mount -o noxattr,noacl
 keg_remount -o noxattr,xattr
-refused 1 'noxattr is for mounting' "$KEGFS" mount "$STORE" "$MNT" -o remount,ro,noxattr
+refused 1 ' noxattr is for mounting' "$KEGFS" mount "$STORE" "$MNT" -o remount,ro,noxattr
+"$KEGFS" mount "$STORE" "$MNT" -o remount,xattr
 echo writable >"$MNT/still"
 keg_umount
 "$KEGFS" check "$STORE"
