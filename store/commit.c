@@ -5,9 +5,8 @@
  * Each writer encodes and checksums its frame on its own, outside any lock, and joins a queue. The
  * one at the head is the leader: it takes those waiting behind it along, gives all their frames
  * sequence numbers and places, appends them with one write, and applies them to the index in that
- * order. So sequence order, log order and index order are one and the same, which recovery and
- * compaction count on; and whoever wants to change the active segment itself (a roll) only has to
- * queue up like a writer.
+ * order. So sequence, log and index have one order, which recovery and compaction count on; and
+ * whoever wants to change the active segment itself (a roll) only has to queue up like a writer.
  *
  * Durability is a second stage, with no hold on the first: a caller that wants it waits until
  * `durable` has passed what was `appended` when it came. One of those waiting syncs for all that
@@ -17,9 +16,9 @@
  * Failures. Sequence numbers are spent when they are assigned and never used again, since a failed
  * append may be on disk all the same. After -ENOSPC what it left is cut off, the frames that free
  * space are tried again without the others, and the next frame is written at the same place: what a
- * crash brings back of the failed one behind it has lower sequence numbers and so is never taken
- * for the log's continuation. Any other failed append, and any failed sync, poisons the store. A
- * frame that has been appended can no longer fail: room in the index was reserved before.
+ * crash brings back of the failed one behind it has lower sequence numbers and is never taken for
+ * the log's continuation. Any other failed append, and any failed sync, poisons the store. A frame
+ * that was appended can no longer fail: room in the index was reserved before.
  *
  * Rejected: a thread of its own for the log (a hand-over costs more than the append), and a lock
  * around append and apply without the queue (no shared writes, and no order among waiters).
@@ -34,14 +33,14 @@
 #include "spin.h"
 #include "tender.h"
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     GROUP_BYTES = 4 << 20,  /* a leader takes no further frame once it has this much */
     WRITE_BEHIND = 4 << 20, /* each time that so many bytes were appended, they are synced */
-    GATHER = 4,             /* a sync waits so often for others to join it */
+    JOIN = 4,               /* a sync waits so often for others to join it, */
+    HURRY = 128,            /* and not the next ones, if that took long */
     OVERSTAY = 2,           /* a full disk lets the active segment grow to so many times its size */
 };
 
@@ -513,17 +512,19 @@ int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned
 /* ---- Syncing ---- */
 
 /* Those just let go often append at once what they want synced next, and would have to wait for
- * this sync and another one: they come first. sync_lock held, and let go meanwhile. */
-static void gather(struct keg *keg)
+ * this sync and another one: they come first, unless that lets others compute. sync_lock held but
+ * then. */
+static void let_join(struct keg *keg)
 {
     uint64_t appended = keg->appended - 1;
 
-    for (int i = 0; i < GATHER && keg->shared > 1 && appended != keg->appended; i++) {
+    for (int i = 0; i < JOIN && keg->shared && !keg->hurried && appended != keg->appended; i++) {
         appended = keg->appended;
         pthread_mutex_unlock(&keg->sync_lock);
-        sched_yield();
+        keg->hurried = spin_yield() ? 0 : HURRY; /* the syncer's own */
         pthread_mutex_lock(&keg->sync_lock);
     }
+    keg->hurried -= keg->hurried > 0;
     keg->shared = 0;
 }
 
@@ -536,7 +537,7 @@ static void sync_once(struct keg *keg, bool asked)
     int err;
 
     keg->syncing = true;
-    gather(keg);
+    let_join(keg);
     active = keg->active;
     appended = keg->appended;
     length = atomic_load(&active->length);
@@ -567,6 +568,7 @@ static void sync_once(struct keg *keg, bool asked)
 static int sync_all(struct keg *keg, bool asked)
 {
     uint64_t target;
+    unsigned waited = 0;
     int err = 0;
 
     if (atomic_load(&keg->poisoned))
@@ -578,11 +580,11 @@ static int sync_all(struct keg *keg, bool asked)
         if (atomic_load(&keg->poisoned))
             err = -EIO;
         else if (keg->syncing)
-            pthread_cond_wait(&keg->synced, &keg->sync_lock);
+            waited = !pthread_cond_wait(&keg->synced, &keg->sync_lock);
         else
             sync_once(keg, asked);
     }
-    keg->shared++;
+    keg->shared += waited;
     pthread_mutex_unlock(&keg->sync_lock);
     return err;
 }

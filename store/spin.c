@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "spin.h"
+#include <sched.h>
 #include <stdatomic.h>
-#include <unistd.h>
+#include <stdint.h>
+#include <time.h>
+
+enum { BRIEF_NS = 1000 * 1000 }; /* a slice of one that computes is longer */
 
 int spin_rounds(void)
 {
@@ -9,10 +13,28 @@ int spin_rounds(void)
     int n = atomic_load_explicit(&rounds, memory_order_relaxed);
 
     if (n < 0) {
-        n = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? SPIN_ROUNDS : 0;
+        cpu_set_t cpus;
+
+        n = sched_getaffinity(0, sizeof cpus, &cpus) || CPU_COUNT(&cpus) > 1 ? SPIN_ROUNDS : 0;
         atomic_store_explicit(&rounds, n, memory_order_relaxed);
     }
     return n;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+bool spin_yield(void)
+{
+    int64_t before = now_ns();
+
+    sched_yield();
+    return now_ns() - before < BRIEF_NS;
 }
 
 void spin_rdlock(pthread_rwlock_t *lock)

@@ -108,7 +108,8 @@ struct keg {
     struct segment *active;     /* NULL: read-only */
     uint64_t appended, durable; /* bytes of log ever appended / known durable, by this process */
     bool syncing;               /* by whoever set it, alone */
-    unsigned shared;            /* calls that came back from a sync since the last one began */
+    unsigned shared;            /* callers that another's sync let go, since the last one began */
+    unsigned hurried;           /* of whoever syncs: so many syncs do not wait for others to join */
     pthread_cond_t synced;
 
     /* index_lock */
