@@ -39,9 +39,8 @@ struct segment {
     _Atomic bool doomed;
     _Atomic bool suspect;   /* could not be read whole: compaction leaves it alone */
     _Atomic bool hint_lost; /* its hint had to be given up once */
-    uint64_t held; /* compact_lock: bytes of tombstones that compaction had to keep in it */
-    uint64_t
-        overhead; /* once sealed: bytes beside the records' cost; 0: not known, as after open */
+    uint64_t held;     /* compact_lock: bytes of tombstones that compaction had to keep in it */
+    uint64_t overhead; /* once sealed: bytes beside records; 0: not known, as after an open */
 
     /* manifest_lock */
     bool sealed;
