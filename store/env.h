@@ -12,7 +12,7 @@
  * - bytes appended and not synced may be there, missing, zero, garbage, torn at any 512-byte
  *   boundary, and later ones may be there while earlier ones are not;
  * - a name made or removed and not followed by env_sync_names may be there or not, each on its own;
- * - env_publish is atomic and durable when it returns, if the file was synced before.
+ * - env_publish is atomic and durable when it returns 0, if the file was synced before.
  *
  * All functions return 0 or a negative errno unless they say otherwise, and are safe to call from
  * several threads, but one file's append, sync and seal come from one thread at a time (a sync may
@@ -79,6 +79,9 @@ struct env_ops {
     /* The synced file `from` becomes `to`, replacing what was there, atomically and durably. */
     int (*publish)(struct keg_env *env, const char *from, const char *to);
     int (*remove)(struct keg_env *env, const char *name); /* -ENOENT */
+    /* All names are durable. Once this, or a publish on its way, has failed to make names durable,
+     * any that were not may be lost for ever: both give -EIO from then on, whoever asks, for the
+     * life of the environment, and do nothing. */
     int (*sync_names)(struct keg_env *env);
 
     /* Calls fn for each regular file but LOCK and names that env_name_ok refuses, in no order.

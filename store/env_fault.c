@@ -11,22 +11,24 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct fault_env {
     struct keg_env env;
-    pthread_mutex_t mutex; /* for all below */
+    pthread_mutex_t mutex; /* for all below; what is atomic may be read without it */
     struct faultdisk disk;
     struct env_fault_plan plan;
-    uint64_t operations; /* since the plan was set */
-    uint64_t dice;       /* what a failing operation does */
-    uint64_t randomness; /* for env_random */
-    uint64_t now;        /* ns */
-    unsigned open_files;
-    bool struck;
-    bool dead; /* the power is off */
+    atomic_uint_least64_t operations; /* since the plan was set */
+    uint64_t dice;                    /* what a failing operation does */
+    uint64_t randomness;              /* for env_random */
+    uint64_t now;                     /* ns */
+    atomic_uint open_files;
+    atomic_bool struck;
+    bool dead;         /* the power is off */
+    bool names_failed; /* a sync of the directory has failed */
     bool locked;
     char owner[256];
 };
@@ -277,6 +279,13 @@ static int fault_size(struct keg_file *f, uint64_t *size)
 
 /* ---- Names ---- */
 
+/* With the mutex held. */
+static void names_fail(struct fault_env *env)
+{
+    faultdisk_sync_names_failed(&env->disk, &env->dice);
+    env->names_failed = true;
+}
+
 /* One that fails may have been done in sight but not on the disk; one cut off is done or not. */
 static int fault_publish(struct keg_env *e, const char *from, const char *to)
 {
@@ -288,8 +297,13 @@ static int fault_publish(struct keg_env *e, const char *from, const char *to)
         return -EINVAL;
     pthread_mutex_lock(&env->mutex);
     outcome = judge(env, true, &rc);
-    if (does_it(env, outcome))
-        done = faultdisk_rename(&env->disk, from, to, outcome != FAILS || roll(env, 2));
+    if (env->names_failed)
+        rc = -EIO;
+    else if (does_it(env, outcome)) {
+        done = faultdisk_rename(&env->disk, from, to, outcome != FAILS);
+        if (!done && outcome == FAILS)
+            names_fail(env);
+    }
     pthread_mutex_unlock(&env->mutex);
     return rc ? rc : done;
 }
@@ -311,10 +325,16 @@ static int fault_remove(struct keg_env *e, const char *name)
 static int fault_sync_names(struct keg_env *e)
 {
     struct fault_env *env = env_of(e);
+    enum outcome outcome;
     int rc;
 
     pthread_mutex_lock(&env->mutex);
-    if (does_it(env, judge(env, false, &rc)))
+    outcome = judge(env, false, &rc);
+    if (env->names_failed)
+        rc = -EIO;
+    else if (outcome == FAILS)
+        names_fail(env);
+    else if (does_it(env, outcome))
         faultdisk_sync_names(&env->disk);
     pthread_mutex_unlock(&env->mutex);
     return rc;
@@ -501,41 +521,24 @@ void env_fault_set(struct keg_env *e, const struct env_fault_plan *plan)
 
 uint64_t env_fault_operations(struct keg_env *e)
 {
-    struct fault_env *env = env_of(e);
-    uint64_t n;
-
-    pthread_mutex_lock(&env->mutex);
-    n = env->operations;
-    pthread_mutex_unlock(&env->mutex);
-    return n;
+    return atomic_load(&env_of(e)->operations);
 }
 
 bool env_fault_struck(struct keg_env *e)
 {
-    struct fault_env *env = env_of(e);
-    bool struck;
-
-    pthread_mutex_lock(&env->mutex);
-    struck = env->struck;
-    pthread_mutex_unlock(&env->mutex);
-    return struck;
+    return atomic_load(&env_of(e)->struck);
 }
 
 unsigned env_fault_open_files(struct keg_env *e)
 {
-    struct fault_env *env = env_of(e);
-    unsigned n;
-
-    pthread_mutex_lock(&env->mutex);
-    n = env->open_files;
-    pthread_mutex_unlock(&env->mutex);
-    return n;
+    return atomic_load(&env_of(e)->open_files);
 }
 
 static void come_back(struct fault_env *env)
 {
     env->plan.kind = ENV_FAULT_NONE;
     env->dead = false;
+    env->names_failed = false;
     env->locked = false;
 }
 

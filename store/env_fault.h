@@ -19,7 +19,9 @@
  * What a failing operation does: an append writes any first part of its bytes; create, remove and
  * publish do their work or not; of what a sync or seal should have made durable any part is, and
  * the rest never will be, though reads go on showing it (ENV_UNCACHED ones do not) and the next
- * sync returns 0; a read leaves rubbish in the buffer; a list may have met some names.
+ * sync returns 0; a read leaves rubbish in the buffer; a list may have met some names. Names are
+ * lost so, too, by a sync_names and by a publish that has renamed: all later ones of both fail, as
+ * env.h has it, but after a restart or revival, which stand for a new environment, return 0.
  */
 enum env_fault_kind {
     ENV_FAULT_NONE,

@@ -10,7 +10,9 @@
  * Durability. sync is fdatasync: it covers the size, because a file's new size is needed to read
  * its data. seal uses fsync, since what filesystems do with fdatasync after a cut is less clear and
  * sealing is rare. Names become durable with fsync of the directory. A failed sync is reported once
- * by the kernel, which then takes the pages for clean: nothing here tries again.
+ * by the kernel, which then takes the pages for clean: nothing here tries again. A file's failure
+ * is known to whoever uses the file. The directory is shared, and whoever syncs it next would be
+ * told that all is well, of names that are lost: so the environment remembers that it failed.
  *
  * ENV_UNCACHED. O_DIRECT reads the medium whatever the page cache says. It needs aligned buffers,
  * so each read goes through one. Where a filesystem refuses it, or says that it would read through
@@ -48,8 +50,9 @@ struct posix_env {
     struct keg_env env;
     int dir;
     atomic_bool shared;    /* the lock is a shared one: nothing may be changed */
-    pthread_mutex_t mutex; /* for lock */
+    pthread_mutex_t mutex; /* for what follows */
     int lock;              /* LOCK's descriptor while it is held, else -1 */
+    bool names_failed;     /* a sync of the directory has failed; sticks */
 };
 
 struct posix_file {
@@ -304,6 +307,29 @@ static int sync_dir(int fd)
     return fsync(fd) && errno != EINVAL ? -errno : 0;
 }
 
+/* The mutex is held meanwhile, so that no other sync comes between a failure and the note of it. */
+static int sync_names(struct posix_env *env)
+{
+    int rc = -EIO;
+
+    pthread_mutex_lock(&env->mutex);
+    if (!env->names_failed)
+        rc = sync_dir(env->dir);
+    env->names_failed = rc != 0;
+    pthread_mutex_unlock(&env->mutex);
+    return rc;
+}
+
+static bool names_failed(struct posix_env *env)
+{
+    bool failed;
+
+    pthread_mutex_lock(&env->mutex);
+    failed = env->names_failed;
+    pthread_mutex_unlock(&env->mutex);
+    return failed;
+}
+
 static int posix_publish(struct keg_env *e, const char *from, const char *to)
 {
     struct posix_env *env = env_of(e);
@@ -311,11 +337,13 @@ static int posix_publish(struct keg_env *e, const char *from, const char *to)
 
     if (!rc)
         rc = may_change(env, to);
+    if (!rc && names_failed(env))
+        rc = -EIO;
     if (rc)
         return rc;
     if (renameat(env->dir, from, env->dir, to))
         return -errno;
-    return sync_dir(env->dir);
+    return sync_names(env);
 }
 
 static int posix_remove(struct keg_env *e, const char *name)
@@ -330,7 +358,7 @@ static int posix_remove(struct keg_env *e, const char *name)
 
 static int posix_sync_names(struct keg_env *e)
 {
-    return sync_dir(env_of(e)->dir);
+    return sync_names(env_of(e));
 }
 
 static bool is_regular(DIR *dir, const struct dirent *entry)

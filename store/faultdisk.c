@@ -29,6 +29,7 @@ struct faultdisk_name {
     struct faultdisk_name *next;
     struct faultdisk_node *now, *disk; /* NULL: not there */
     bool gap;                          /* it was not there for a while since the last sync */
+    bool lost;                         /* no sync will make what it is now durable */
     char text[ENV_NAME_MAX + 1];
 };
 
@@ -112,6 +113,7 @@ static void set_now(struct faultdisk *disk, struct faultdisk_name *name,
     struct faultdisk_node *old = name->now;
 
     name->now = node;
+    name->lost = false;
     if (node && node->live++ == 0)
         disk->used += node->size;
     if (old)
@@ -124,7 +126,7 @@ static void set_disk(struct faultdisk *disk, struct faultdisk_name *name,
     struct faultdisk_node *old = name->disk;
 
     name->disk = node;
-    name->gap = false;
+    name->gap = name->lost = false;
     if (node)
         node->kept++;
     if (old) {
@@ -225,7 +227,21 @@ int faultdisk_rename(struct faultdisk *disk, const char *from, const char *to, b
 void faultdisk_sync_names(struct faultdisk *disk)
 {
     for (struct faultdisk_name *name = disk->names; name; name = name->next)
-        set_disk(disk, name, name->now);
+        if (!name->lost)
+            set_disk(disk, name, name->now);
+    sweep(disk);
+}
+
+void faultdisk_sync_names_failed(struct faultdisk *disk, uint64_t *dice)
+{
+    for (struct faultdisk_name *name = disk->names; name; name = name->next) {
+        if (name->lost || (name->now == name->disk && !name->gap))
+            continue;
+        if (faultdisk_dice(dice) % 2)
+            set_disk(disk, name, name->now);
+        else
+            name->lost = true;
+    }
     sweep(disk);
 }
 
@@ -506,10 +522,10 @@ static struct faultdisk_node *cut_name(const struct faultdisk_name *name, enum m
 {
     uint64_t chance = faultdisk_dice(dice);
 
+    if (mood == DROP_ALL || name->lost)
+        return name->disk;
     if (mood == KEEP_ALL || name->now == name->disk)
         return name->now;
-    if (mood == DROP_ALL)
-        return name->disk;
     if (name->gap && chance % 4 == 0)
         return NULL;
     return chance & 1 << 4 ? name->now : name->disk;

@@ -10,7 +10,8 @@
  * the disk does not have, and no later sync will write it.
  *
  * A name has two meanings likewise, the file it stands for and the file that it stands for on the
- * disk; sync_names makes them one.
+ * disk; sync_names makes them one. A failed one does so for some names, and the others' changes are
+ * lost for ever, as a file's pieces are: only a later change of the name can be made durable.
  */
 #ifndef FAULTDISK_H
 #define FAULTDISK_H
@@ -44,6 +45,7 @@ KEG_CHECKED int faultdisk_remove(struct faultdisk *disk, const char *name); /* -
 KEG_CHECKED int faultdisk_rename(struct faultdisk *disk, const char *from, const char *to,
                                  bool durable);
 void faultdisk_sync_names(struct faultdisk *disk);
+void faultdisk_sync_names_failed(struct faultdisk *disk, uint64_t *dice);
 /* The i-th visible name, or NULL. */
 const char *faultdisk_name_at(const struct faultdisk *disk, size_t i);
 

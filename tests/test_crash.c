@@ -139,6 +139,8 @@ static uint64_t fail_everywhere(enum env_fault_kind kind, bool forever, uint64_t
         /* Half of the runs lose power on top. */
         if (at % 2)
             env_fault_restart(run.env);
+        else
+            env_fault_revive(run.env);
         if (!workload_recovers(&run)) {
             print_error("kind %d%s at I/O %" PRIu64 ", TEST_SEED=%" PRIu64 "\n", kind,
                         forever ? " for ever" : "", at, seed);

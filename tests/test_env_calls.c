@@ -261,15 +261,54 @@ static void test_errors(void **state)
     failing = 'f';
     assert_int_equal(env_seal(file, 0), -EIO);
     want_calls("tf");
-    failing = 'd';
-    assert_int_equal(env_sync_names(env), -EIO);
-    want_calls("d");
-    assert_int_equal(env_publish(env, "a", "b"), -EIO);
-    want_calls("rd");
     failing = 'r';
-    assert_int_equal(env_publish(env, "b", "c"), -EIO);
+    assert_int_equal(env_publish(env, "a", "b"), -EIO);
     want_calls("r");
+    failing = 0;
+    assert_int_equal(env_publish(env, "a", "b"), 0); /* a rename says nothing of other names */
+    want_calls("rd");
     env_close(file);
+}
+
+/* The kernel tells it once, and to whoever comes first: it is remembered for all the others. */
+static void failed_directory(void **state, int (*act)(struct keg_env *env), const char *calls)
+{
+    struct keg_env *env = env_of(state);
+    struct keg_file *file;
+
+    assert_int_equal(env_create(env, "a", &file), 0);
+    env_close(file);
+    want_calls("d");
+    failing = 'd';
+    assert_int_equal(act(env), -EIO);
+    want_calls(calls);
+    failing = 0;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(env_sync_names(env), -EIO);
+        assert_int_equal(env_publish(env, "b", "c"), -EIO);
+        assert_int_equal(env_publish(env, "a", "b"), -EIO);
+    }
+    want_calls("");
+}
+
+static int publish_it(struct keg_env *env)
+{
+    return env_publish(env, "a", "b");
+}
+
+static int sync_names(struct keg_env *env)
+{
+    return env_sync_names(env);
+}
+
+static void test_failed_directory_sync_sticks(void **state)
+{
+    failed_directory(state, sync_names, "d");
+}
+
+static void test_failed_publication_sticks(void **state)
+{
+    failed_directory(state, publish_it, "rd");
 }
 
 static void test_short_and_interrupted(void **state)
@@ -393,6 +432,8 @@ int main(void)
         TEST(directory),
         TEST(order),
         TEST(errors),
+        TEST(failed_directory_sync_sticks),
+        TEST(failed_publication_sticks),
         TEST(short_and_interrupted),
         TEST(pieces_are_read_at_once),
         TEST(uncached_without_direct),

@@ -417,6 +417,8 @@ static void replace_under(enum env_fault_kind kind)
         assert_int_equal(env_fault_open_files(env), 0);
         if (kind == ENV_FAULT_CUT)
             env_fault_restart(env);
+        else
+            env_fault_revive(env);
         env_fault_set(env, NULL);
         assert_int_equal(walk_any(env), 0);
         failures += err != 0;

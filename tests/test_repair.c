@@ -417,6 +417,8 @@ static void strike_everywhere(enum env_fault_kind kind, bool hints, int how)
         env_fault_set(env, NULL);
         if (kind == ENV_FAULT_CUT)
             (void)env_fault_restart(env);
+        else
+            env_fault_revive(env);
         /* One that says it has succeeded has told everything, and so has it told what one that had
          * done its work could not say in the end. */
         if (done < 0)

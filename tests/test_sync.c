@@ -238,6 +238,77 @@ static void test_failed_sync_of_the_directory(void **state)
     assert_true(fail_once(HOOK_SYNC_NAMES, "", commit_roll) > 0);
 }
 
+static pthread_t roller;
+static atomic_bool created, published; /* the roll's segment; the hint, or not */
+
+static void *roll_it(void *arg)
+{
+    (void)arg;
+    return (void *)(intptr_t)commit_roll(fixture.keg);
+}
+
+static void wait_until(atomic_bool *done)
+{
+    struct timespec pause = {0, 1000000};
+
+    while (!*done)
+        nanosleep(&pause, NULL);
+}
+
+/* A hint's publication begins: first a roll creates its segment, whose name it is to make durable
+ * too. */
+static void begin_roll(void)
+{
+    created = published = false;
+    assert_int_equal(pthread_create(&roller, NULL, roll_it, NULL), 0);
+    wait_until(&created);
+}
+
+/* The roll syncs its new name after the publication of the hint. */
+static int strike_before_the_roll(void *arg, enum hook_op op, const char *name)
+{
+    if (op == HOOK_SYNC_NAMES && !published) {
+        created = true;
+        wait_until(&published);
+    }
+    return victim.failed ? 0 : strike(arg, op, name);
+}
+
+/* A hint is an aid, and its publication may fail. But that syncs the directory, and the kernel
+ * tells a failure once: the roll that syncs the directory next has to know of it. */
+static void test_failed_publication_of_a_hint(void **state)
+{
+    unsigned poisoned = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        void *rolled;
+        uint64_t lost = 0;
+        unsigned there;
+        int put;
+
+        begin();
+        aim(HOOK_PUBLISH, "00000001.hint", false, seed);
+        victim.before = begin_roll;
+        fixture.hook.fn = strike_before_the_roll;
+        assert_int_equal(keg_hint(fixture.keg), -EIO);
+        published = true;
+        assert_int_equal(pthread_join(roller, &rolled), 0);
+        put = fixture_put(fixture.keg, PUT, KEG_SYNC);
+        assert_int_equal((intptr_t)rolled, put);
+        assert_true(put == 0 || put == -EIO);
+        assert_int_equal(put != 0, keg_readonly_reason(fixture.keg) != NULL);
+        poisoned += put != 0;
+        fixture.hook.fn = NULL;
+        cut_power(seed);
+        there = come_back(true, seed, &lost);
+        assert_int_equal(there, put ? PUT : PUT + 1);
+        assert_int_equal(keg_close(fixture.keg), 0);
+        fixture_free(&fixture);
+    }
+    assert_in_range(poisoned, 1, SEEDS - 1); /* a rename that fails itself leaves no doubt */
+}
+
 static pthread_t waiters[WAITERS];
 static atomic_uint returned; /* waiters that have their result */
 
@@ -533,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_failed_seal),
         cmocka_unit_test(test_failed_publication),
         cmocka_unit_test(test_failed_sync_of_the_directory),
+        cmocka_unit_test(test_failed_publication_of_a_hint),
         cmocka_unit_test(test_failed_sync_with_waiters),
         cmocka_unit_test(test_failed_cut_with_waiters),
         cmocka_unit_test(test_failed_sync_of_a_new_segment),
