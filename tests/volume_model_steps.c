@@ -224,8 +224,8 @@ static int expect_rename(struct model *m, const struct model_name *from, int to_
         return 1; /* nothing happens */
     bool from_dir = S_ISDIR(m->nodes[from->node].mode);
     bool onto_dir = to && S_ISDIR(m->nodes[to->node].mode);
-    if (from_dir && is_below(m, to_dir, from->node))
-        return -EINVAL;
+    if (from_dir && is_below(m, to_dir, from->node)) /* a directory that is gone is below nothing */
+        return m->nodes[to_dir].nlink ? -EINVAL : -ENOENT;
     if (flags & VOLUME_EXCHANGE)
         return onto_dir && is_below(m, from->dir, to->node) ? -EINVAL : 0;
     if (to && from_dir != onto_dir)
