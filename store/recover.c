@@ -229,6 +229,20 @@ static void finish_index(struct keg *keg)
         index_drop_tombstones(keg->index);
 }
 
+/* The MANIFEST that was read may be one whose publication failed, which poisoned the store and
+ * ended an earlier process: then a loss of power brings back the one before. So it is published
+ * anew before anything is done that rests on it. A disk without room for that is no reason not to
+ * open. */
+static int republish(struct keg *keg)
+{
+    int err;
+
+    pthread_mutex_lock(&keg->manifest_lock);
+    err = segment_publish_locked(keg);
+    pthread_mutex_unlock(&keg->manifest_lock);
+    return err == -ENOSPC || err == -EDQUOT ? 0 : err;
+}
+
 int recover_store(struct keg *keg)
 {
     bool continued = false;
@@ -249,10 +263,10 @@ int recover_store(struct keg *keg)
             keg_say(keg, KEG_LOG_ERROR, "%s", keg->reason);
         return 0;
     }
-    err = env_list(keg->env, remove_stray, keg);
-    if (err)
-        return err;
-    return continued ? 0 : roll_begin(keg);
+    err = continued ? republish(keg) : 0; /* roll_begin does so, too */
+    if (!err)
+        err = env_list(keg->env, remove_stray, keg);
+    return err || continued ? err : roll_begin(keg);
 }
 
 int recover_look(struct keg *keg)

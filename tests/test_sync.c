@@ -412,6 +412,34 @@ static void test_failed_cut_with_waiters(void **state)
     assert_true(lost > 0);
 }
 
+/* ---- After a restart ---- */
+
+/* The publication of MANIFEST fails, though its new name is there: the store is poisoned. A new
+ * process reads that MANIFEST; what it acknowledges may not rest on it alone. */
+static void test_failed_publication_and_restart(void **state)
+{
+    const struct env_fault_plan cut = {ENV_FAULT_CUT, 1, true, 7};
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        begin();
+        aim(HOOK_PUBLISH, SEGMENT_MANIFEST, false, seed);
+        assert_int_equal(commit_roll(fixture.keg), -EIO);
+        expect_poisoned();
+        env_fault_set(fixture.disk, NULL);
+        env_fault_revive(fixture.disk);
+        assert_int_equal(fixture_reopen(&fixture), 0);
+        assert_int_equal(fixture_put(fixture.keg, PUT, KEG_SYNC), 0);
+        env_fault_set(fixture.disk, &cut);
+        (void)!keg_close(fixture.keg);
+        env_fault_restart(fixture.disk);
+        assert_int_equal(fixture_reopen(&fixture), 0);
+        assert_true(fixture_has(fixture.keg, PUT));
+        assert_int_equal(keg_close(fixture.keg), 0);
+        fixture_free(&fixture);
+    }
+}
+
 /* ---- It costs one file ---- */
 
 /* The file is given up, the call fails, and the next one does it with another file. */
@@ -607,6 +635,7 @@ int main(void)
         cmocka_unit_test(test_failed_publication_of_a_hint),
         cmocka_unit_test(test_failed_sync_with_waiters),
         cmocka_unit_test(test_failed_cut_with_waiters),
+        cmocka_unit_test(test_failed_publication_and_restart),
         cmocka_unit_test(test_failed_sync_of_a_new_segment),
         cmocka_unit_test(test_failed_sync_of_a_new_manifest),
         cmocka_unit_test(test_failed_seal_of_a_compacted_segment),
