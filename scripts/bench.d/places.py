@@ -33,6 +33,8 @@ class Kegfs:
         run(KEGFS, "umount", self.path)
 
     def open(self):
+        if os.path.ismount(self.path):
+            self.umount()
         fresh_directory(self.base)
         os.mkdir(self.path)
         self.mount()
