@@ -100,6 +100,7 @@ static void cut_recovery(struct world *world)
         world->killed = false; /* what a failed sync let go is gone */
         world->tally->failed +=
             strike_recovery(world, random_below(random, 3) ? ENV_FAULT_EIO : ENV_FAULT_ENOSPC);
+        env_fault_revive(world->work.env); /* its process has ended */
     }
     for (int row = 1; row <= 3 && random_below(random, 2); row++) {
         if (!strike_recovery(world, ENV_FAULT_CUT))
