@@ -10,10 +10,10 @@ echo "TEST_SEED=$seed"
 names() { python3 "$top/tests/mounted/names.py" "$@"; }
 
 for ((round = 0; round < rounds; round++)); do
-    options=segment_size=$((128 << round % 3))K
-    [ $((round % 2)) -eq 0 ] || options+=,commit=close
-    step "round $round: $options"
-    keg_mount -o "$options"
+    with=segment_size=$((128 << round % 3))K
+    [ $((round % 2)) -eq 0 ] || with+=,commit=close
+    step "round $round: $with"
+    keg_mount -o "$with"
     mkdir -p "$MNT/tree"
     tend_start
     names run "$MNT/tree" "$seed.$round" 4 "$operations"
