@@ -209,8 +209,8 @@ static struct fuse_session *new_session(struct server *s)
             bad = fuse_opt_add_opt(&list, words[i]);
     bad = bad || fuse_opt_add_opt_escaped(&list, name) || fuse_opt_add_arg(&args, "kegfs") ||
           fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, list);
-    if (o->xattr ==
-        MOUNT_OPTIONS_XATTR_OFF) { /* libfuse says ENOSYS then, and the kernel does not ask again */
+    /* Without them libfuse says ENOSYS, and the kernel does not ask again. */
+    if (o->xattr == MOUNT_OPTIONS_XATTR_OFF) {
         ops.setxattr = NULL;
         ops.getxattr = NULL;
         ops.listxattr = NULL;

@@ -10,8 +10,8 @@
  *
  * Durability is a second stage, with no hold on the first: a caller that wants it waits until
  * `durable` has passed what was `appended` when it came. One of those waiting syncs for all that
- * was appended before its sync began. Appends go on meanwhile. The tender syncs every few MiB, or a
- * seal would have to wait for a whole segment to be written.
+ * was appended before its sync began. Appends go on meanwhile. The syncer does so every few MiB, or
+ * a seal would have to wait for a whole segment to be written.
  *
  * Failures. Sequence numbers are spent when they are assigned and never used again, since a failed
  * append may be on disk all the same. After -ENOSPC what it left is cut off, the frames that free

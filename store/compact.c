@@ -38,7 +38,6 @@
 #include <time.h>
 
 enum {
-    REPOINT_KEYS = 256,         /* keys repointed under one lock */
     BACKGROUND_RATE = 64 << 20, /* bytes a second that the background copies */
     PROGRESS_EVERY = 1 << 20,   /* bytes */
     PASSES_MAX = 4,             /* on demand: tombstones kept in one may go in the next */
@@ -208,16 +207,12 @@ static int repoint_segment(struct run *run, struct segment *to)
 
     if (more)
         return more;
-    do {
+    /* Reading the entry may read the file, so that is done without the lock. */
+    while ((more = hintfile_next(reader, &entry)) == 1) {
         spin_wrlock(&keg->index_lock);
-        more = 1;
-        for (int i = 0; i < REPOINT_KEYS && more == 1; i++) {
-            more = hintfile_next(reader, &entry);
-            if (more == 1)
-                repoint(run, to, &entry);
-        }
+        repoint(run, to, &entry);
         pthread_rwlock_unlock(&keg->index_lock);
-    } while (more == 1);
+    }
     hintfile_close(reader);
     return more;
 }

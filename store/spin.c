@@ -37,26 +37,26 @@ bool spin_yield(void)
     return now_ns() - before < BRIEF_NS;
 }
 
-void spin_rdlock(pthread_rwlock_t *lock)
+typedef int lock_fn(pthread_rwlock_t *lock);
+
+static void take(pthread_rwlock_t *lock, lock_fn *attempt, lock_fn *wait)
 {
-    if (pthread_rwlock_tryrdlock(lock) == 0)
+    if (attempt(lock) == 0)
         return;
     for (int i = spin_rounds(); i > 0; i--) {
         spin_pause();
-        if (pthread_rwlock_tryrdlock(lock) == 0)
+        if (attempt(lock) == 0)
             return;
     }
-    pthread_rwlock_rdlock(lock);
+    wait(lock);
+}
+
+void spin_rdlock(pthread_rwlock_t *lock)
+{
+    take(lock, pthread_rwlock_tryrdlock, pthread_rwlock_rdlock);
 }
 
 void spin_wrlock(pthread_rwlock_t *lock)
 {
-    if (pthread_rwlock_trywrlock(lock) == 0)
-        return;
-    for (int i = spin_rounds(); i > 0; i--) {
-        spin_pause();
-        if (pthread_rwlock_trywrlock(lock) == 0)
-            return;
-    }
-    pthread_rwlock_wrlock(lock);
+    take(lock, pthread_rwlock_trywrlock, pthread_rwlock_wrlock);
 }
