@@ -30,6 +30,7 @@
  *
  * Threads: none of its own; readers may be concurrent, as nothing is cached on the side.
  */
+#include "index_entry.h"
 #include "index_tree.h"
 #include <assert.h>
 #include <errno.h>
@@ -72,23 +73,27 @@ int index_reserve(struct index *index, size_t puts)
 int index_get(const struct index *index, struct keg_bytes key, struct index_place *place,
               struct keg_bytes *meta)
 {
-    const struct index_page *leaf = index_tree_leaf(index, key);
+    struct index_key sought;
     struct index_spot spot;
 
-    index_page_find(leaf, key, &spot);
+    index_key_set(&sought, key);
+    const struct index_page *leaf = index_tree_leaf(index, &sought);
+    index_page_find(leaf, &sought, &spot);
     if (!spot.exact)
         return -ENOENT;
-    index_leaf_unpack(index_page_payload_const(leaf, spot.pos), leaf->base, place, meta);
+    index_leaf_unpack(index_entry_payload(leaf, spot.pos), leaf->base, place, meta);
     return 0;
 }
 
 void index_scan(const struct index *index, struct keg_bytes from, index_visit_fn *fn, void *arg)
 {
-    const struct index_page *leaf = index_tree_leaf(index, from);
+    struct index_key sought;
     struct index_reader reader;
     struct index_spot spot;
 
-    index_page_find(leaf, from, &spot);
+    index_key_set(&sought, from);
+    const struct index_page *leaf = index_tree_leaf(index, &sought);
+    index_page_find(leaf, &sought, &spot);
     for (size_t pos = spot.pos; leaf; leaf = leaf->next, pos = 0) {
         index_page_read(&reader, leaf, pos);
         while (index_page_next(&reader)) {
@@ -106,6 +111,7 @@ void index_scan(const struct index *index, struct keg_bytes from, index_visit_fn
 int index_put(struct index *index, struct keg_bytes key, const struct index_place *place,
               struct keg_bytes meta, struct index_place *old, uint8_t *old_meta_len)
 {
+    struct index_key sought;
     uint8_t packed[INDEX_LEAF_MAX];
     struct index_place was;
     struct index_spot spot;
@@ -113,20 +119,21 @@ int index_put(struct index *index, struct keg_bytes key, const struct index_plac
     uint8_t was_meta_len = 0;
     int err;
 
-    struct index_page *leaf = index_tree_walk(index, key, &path);
-    index_page_find(leaf, key, &spot);
+    index_key_set(&sought, key);
+    struct index_page *leaf = index_tree_walk(index, &sought, &path);
+    index_page_find(leaf, &sought, &spot);
     if (!leaf->count)
         leaf->base = place->sequence;
     struct keg_bytes payload = {packed, index_leaf_pack(packed, leaf->base, place, meta)};
     if (spot.exact) {
-        const uint8_t *now = index_page_payload_const(leaf, spot.pos);
+        const uint8_t *now = index_entry_payload(leaf, spot.pos);
         index_leaf_unpack(now, leaf->base, &was, NULL);
         was_meta_len = index_leaf_meta_len(now);
     }
     bool fits = spot.exact ? index_page_replace(leaf, spot.pos, payload)
-                           : index_page_insert(leaf, key, &spot, payload);
+                           : index_page_insert(leaf, &sought, &spot, payload);
     if (!fits) {
-        err = index_split_put(index, &path, key, &spot, payload);
+        err = index_split_put(index, &path, &sought, &spot, payload);
         if (err < 0)
             return err;
     }
@@ -140,11 +147,13 @@ int index_put(struct index *index, struct keg_bytes key, const struct index_plac
 
 int index_move(struct index *index, struct keg_bytes key, uint32_t slot, uint64_t offset)
 {
+    struct index_key sought;
     struct index_spot spot;
     struct index_path path;
-    struct index_page *leaf = index_tree_walk(index, key, &path);
 
-    index_page_find(leaf, key, &spot);
+    index_key_set(&sought, key);
+    struct index_page *leaf = index_tree_walk(index, &sought, &path);
+    index_page_find(leaf, &sought, &spot);
     if (!spot.exact)
         return -ENOENT;
     assert(offset <= UINT32_MAX);
@@ -155,15 +164,17 @@ int index_move(struct index *index, struct keg_bytes key, uint32_t slot, uint64_
 int index_delete(struct index *index, struct keg_bytes key, struct index_place *old,
                  uint8_t *old_meta_len)
 {
+    struct index_key sought;
     struct index_place was;
     struct index_spot spot;
     struct index_path path;
-    struct index_page *leaf = index_tree_walk(index, key, &path);
 
-    index_page_find(leaf, key, &spot);
+    index_key_set(&sought, key);
+    struct index_page *leaf = index_tree_walk(index, &sought, &path);
+    index_page_find(leaf, &sought, &spot);
     if (!spot.exact)
         return -ENOENT;
-    const uint8_t *payload = index_page_payload_const(leaf, spot.pos);
+    const uint8_t *payload = index_entry_payload(leaf, spot.pos);
     index_leaf_unpack(payload, leaf->base, &was, NULL);
     if (old)
         *old = was;

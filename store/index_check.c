@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Verifies the invariants that index.c states. */
+#include "index_entry.h"
 #include "index_tree.h"
 #include <errno.h>
 #include <string.h>
@@ -40,7 +41,7 @@ static bool children_sound(const struct index_page *page, struct keg_bytes low,
 
     index_page_read(&reader, page, 0);
     for (size_t i = 0; i <= page->count; i++) {
-        const struct index_page *child = index_page_child(page, i);
+        const struct index_page *child = index_entry_child(page, i);
         struct keg_bytes end = high;
         if (index_page_next(&reader))
             end = (struct keg_bytes){reader.key, reader.key_len};

@@ -1,118 +1,80 @@
 /* SPDX-License-Identifier: MIT */
 #include "index_leaf.h"
 #include <assert.h>
-#include <string.h>
 
-/* The control byte. A sequence code of up to 8 is the width of the distance; WHOLE is 8 bytes of
- * the sequence itself. Bytes are little-endian, so that cutting a number drops its zeros. */
-enum {
-    SEQUENCE_BITS = 0x0f,
-    SEQUENCE_WHOLE = 9,
-    LEN_SHIFT = 4,
-    LEN_BITS = 0x30,
-    HAS_CRC = 0x40,
-    TOMBSTONE = 0x80,
-};
-
-static const uint8_t len_width[4] = {0, 2, 3, 4};
-
+/* Numbers are little-endian, so that cutting one drops its zeros. All 8 bytes are written, whatever
+ * its width: what follows is written later, or is not the payload any more. */
 static uint8_t *put(uint8_t *out, uint64_t value, size_t width)
 {
-    for (size_t i = 0; i < width; i++)
-        out[i] = (uint8_t)(value >> (8 * i));
+    value = htole64(value);
+    memcpy(out, &value, sizeof value);
     return out + width;
 }
 
-static uint64_t get(const uint8_t *in, size_t width)
+/* With the sequence's code, control has all that the payload begins with. */
+static uint8_t *put_sequence(uint8_t *out, unsigned control, uint64_t sequence, uint64_t base)
 {
-    uint64_t value = 0;
-    for (size_t i = 0; i < width; i++)
-        value |= (uint64_t)in[i] << (8 * i);
-    return value;
+    size_t width = index_leaf_sequence_size(sequence, base);
+    bool whole = sequence < base;
+
+    out[0] = (uint8_t)(control | (whole ? INDEX_LEAF_WHOLE : (unsigned)width));
+    return put(out + INDEX_LEAF_FIXED, whole ? sequence : sequence - base, width);
 }
 
-static size_t bytes_of(uint64_t value)
+static size_t len_width(uint32_t len)
 {
-    return value ? (size_t)(71 - __builtin_clzll(value)) / 8 : 0;
-}
-
-static size_t sequence_width(uint8_t control)
-{
-    unsigned code = control & SEQUENCE_BITS;
-    return code == SEQUENCE_WHOLE ? 8 : code;
-}
-
-size_t index_leaf_sequence_size(uint64_t sequence, uint64_t base)
-{
-    return sequence < base ? 8 : bytes_of(sequence - base);
+    return len ? len >> 24 ? 4 : len >> 16 ? 3 : 2 : 0;
 }
 
 size_t index_leaf_pack(uint8_t *out, uint64_t base, const struct index_place *place,
                        struct keg_bytes meta)
 {
-    size_t width = index_leaf_sequence_size(place->sequence, base);
-    bool whole = place->sequence < base;
-    size_t len = bytes_of(place->value_len);
-    unsigned len_code = len ? (len < 2 ? 1 : (unsigned)len - 1) : 0;
+    size_t width = len_width(place->value_len);
+    unsigned control = (unsigned)(width - (width != 0)) << INDEX_LEAF_LEN_SHIFT |
+                       (place->crc ? INDEX_LEAF_CRC : 0U) |
+                       (place->tombstone ? INDEX_LEAF_TOMBSTONE : 0U);
 
     assert(place->offset <= UINT32_MAX && meta.len <= KEG_META_MAX);
-    out[0] = (uint8_t)((whole ? SEQUENCE_WHOLE : width) | len_code << LEN_SHIFT |
-                       (place->crc ? HAS_CRC : 0) | (place->tombstone ? TOMBSTONE : 0));
     out[1] = (uint8_t)meta.len;
-    uint8_t *p = put(out + 2, place->slot, 4);
-    p = put(p, place->offset, 4);
-    p = put(p, whole ? place->sequence : place->sequence - base, width);
-    p = put(p, place->value_len, len_width[len_code]);
+    put(out + 2, place->slot | place->offset << 32, 8);
+    uint8_t *p = put_sequence(out, control, place->sequence, base);
+    p = put(p, place->value_len, width);
     p = put(p, place->crc, place->crc ? 4 : 0);
     if (meta.len)
         memcpy(p, meta.data, meta.len);
     return (size_t)(p - out) + meta.len;
 }
 
+size_t index_leaf_rebase(uint8_t *out, uint64_t base, const uint8_t *payload, uint64_t old_base)
+{
+    const uint8_t *behind = payload + INDEX_LEAF_FIXED + index_leaf_sequence_width(payload);
+    size_t len = (size_t)(payload + index_leaf_size(payload) - behind);
+
+    memcpy(out, payload, INDEX_LEAF_FIXED);
+    uint8_t *p = put_sequence(out, payload[0] & ~(unsigned)INDEX_LEAF_SEQUENCE,
+                              index_leaf_sequence(payload, old_base), base);
+    memcpy(p, behind, len);
+    return (size_t)(p - out) + len;
+}
+
 void index_leaf_unpack(const uint8_t *payload, uint64_t base, struct index_place *place,
                        struct keg_bytes *meta)
 {
-    uint8_t control = payload[0];
-    size_t len = len_width[(control & LEN_BITS) >> LEN_SHIFT];
-    const uint8_t *p = payload + INDEX_LEAF_FIXED + sequence_width(control);
+    const uint8_t *p = payload + INDEX_LEAF_FIXED + index_leaf_sequence_width(payload);
+    size_t len = index_leaf_len_width(payload), crc = index_leaf_crc_width(payload);
 
-    place->tombstone = control & TOMBSTONE;
-    place->slot = (uint32_t)get(payload + 2, 4);
-    place->offset = get(payload + 6, 4);
+    place->tombstone = index_leaf_is_tombstone(payload);
+    uint64_t where = index_leaf_number(payload + 2, 8);
+    place->slot = (uint32_t)where;
+    place->offset = where >> 32;
     place->sequence = index_leaf_sequence(payload, base);
-    place->value_len = (uint32_t)get(p, len);
-    p += len;
-    place->crc = control & HAS_CRC ? (uint32_t)get(p, 4) : 0;
-    p += control & HAS_CRC ? 4 : 0;
+    place->value_len = (uint32_t)index_leaf_number(p, len);
+    place->crc = (uint32_t)index_leaf_number(p + len, crc);
     if (meta)
-        *meta = (struct keg_bytes){p, payload[1]};
-}
-
-size_t index_leaf_size(const uint8_t *payload)
-{
-    uint8_t control = payload[0];
-    return INDEX_LEAF_FIXED + sequence_width(control) +
-           len_width[(control & LEN_BITS) >> LEN_SHIFT] + (control & HAS_CRC ? 4U : 0U) +
-           payload[1];
-}
-
-uint64_t index_leaf_sequence(const uint8_t *payload, uint64_t base)
-{
-    uint64_t value = get(payload + INDEX_LEAF_FIXED, sequence_width(payload[0]));
-    return (payload[0] & SEQUENCE_BITS) == SEQUENCE_WHOLE ? value : base + value;
-}
-
-uint8_t index_leaf_meta_len(const uint8_t *payload)
-{
-    return payload[1];
-}
-
-bool index_leaf_is_tombstone(const uint8_t *payload)
-{
-    return payload[0] & TOMBSTONE;
+        *meta = (struct keg_bytes){p + len + crc, payload[1]};
 }
 
 void index_leaf_move(uint8_t *payload, uint32_t slot, uint32_t offset)
 {
-    put(put(payload + 2, slot, 4), offset, 4);
+    put(payload + 2, slot | (uint64_t)offset << 32, 8);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Takes out what is gone; index.c has the essay. */
+#include "index_entry.h"
 #include "index_tree.h"
 #include <assert.h>
 
@@ -24,8 +25,8 @@ static bool writer_copy_inner(struct index_writer *writer, const struct index_pa
 /* Fills `wide` with what is in the children `child` and `child + 1` of parent. */
 static bool join(union index_scratch *wide, const struct index_page *parent, size_t child)
 {
-    const struct index_page *left = index_page_child(parent, child);
-    const struct index_page *right = index_page_child(parent, child + 1);
+    const struct index_page *left = index_entry_child(parent, child);
+    const struct index_page *right = index_entry_child(parent, child + 1);
     struct index_writer writer;
 
     index_page_init(&wide->page, INDEX_PAGE_SIZE, left->level);
@@ -50,8 +51,8 @@ static bool merge(struct index *index, struct index_page *parent, size_t child)
 
     if (child >= parent->count)
         return false;
-    left = index_page_child(parent, child);
-    right = index_page_child(parent, child + 1);
+    left = index_entry_child(parent, child);
+    right = index_entry_child(parent, child + 1);
     if (left->count && right->count && index_page_live(left) + index_page_live(right) > MERGED_MAX)
         return false;
     if (!join(&wide, parent, child))
@@ -111,7 +112,7 @@ static void prune(struct index *index, struct index_page *page)
         return;
     }
     for (size_t i = 0; i <= page->count; i++)
-        prune(index, index_page_child(page, i));
+        prune(index, index_entry_child(page, i));
     for (size_t i = 0; i < page->count;)
         if (!merge(index, page, i))
             i++;

@@ -7,7 +7,7 @@
  * Keys are front-coded: an entry stores how many bytes its key shares with the key before it, and
  * the rest. A head is 32 bits:
  *
- *   254 - min(shared, 254)  |  first byte that is not shared  |  where the body is (16 bits)
+ *   126 - min(shared, 254)  |  first byte that is not shared  |  where the body is (16 bits)
  *
  * and a body is
  *
@@ -20,9 +20,10 @@
  * An entry that shares more than m with its predecessor is smaller, too, and still has m in common;
  * one that shares fewer is greater; of those that share exactly m the first byte decides, and if it
  * is the key's, the rest does (and m grows). The first two of these tests are one comparison of the
- * upper half of the head with a fixed value: everything below it is skipped. So a search runs over
- * an array of four bytes an entry and looks at two or three bodies, however long the keys are; no
- * key is ever spelled out. From m = 254 on heads do not tell, and the lengths in the bodies do.
+ * upper half of the head with a fixed value: everything below it is skipped, sixteen heads at a
+ * time. So a search runs over an array of four bytes an entry and looks at two or three bodies,
+ * however long the keys are; no key is ever spelled out. From m = 254 on heads do not tell, and the
+ * lengths in the bodies do.
  *
  * Room. Between two keys a new one can only raise what the second shares with its predecessor, so
  * an insert takes what the new entry itself takes (two bytes more when the second one's shared
@@ -32,124 +33,11 @@
  * at the border of two directories has none), and restart points (they cost their full keys and
  * save nothing over a scan of the heads).
  */
-#include "index_page.h"
+#include "index_entry.h"
 #include <assert.h>
-#include <string.h>
-
-enum {
-    SHARED_CAP = 254,
-    REST_CAP = 255,
-    HEAD_SIZE = 4,
-};
-
-/* What an entry's head and body say. */
-struct entry {
-    size_t shared;
-    const uint8_t *rest;
-    size_t rest_len;
-    const uint8_t *payload;
-    size_t payload_len;
-    size_t size; /* of the body */
-    uint8_t first;
-};
-
-static uint32_t head_of(size_t shared, uint8_t first, size_t at)
-{
-    size_t capped = shared < SHARED_CAP ? shared : SHARED_CAP;
-    return (uint32_t)(SHARED_CAP - capped) << 24 | (uint32_t)first << 16 | (uint32_t)at;
-}
-
-static size_t head_at(uint32_t head)
-{
-    return head & 0xffff;
-}
-
-static bool head_is_capped(uint32_t head)
-{
-    return head < 1U << 24;
-}
-
-static uint8_t *bytes(struct index_page *page)
-{
-    return (uint8_t *)page;
-}
-
-static const uint8_t *bytes_const(const struct index_page *page)
-{
-    return (const uint8_t *)page;
-}
-
-static size_t get16(const uint8_t *p)
-{
-    return (size_t)p[0] | (size_t)p[1] << 8;
-}
-
-static uint8_t *put16(uint8_t *p, size_t value)
-{
-    p[0] = (uint8_t)value;
-    p[1] = (uint8_t)(value >> 8);
-    return p + 2;
-}
-
-/* The part of a body that the search needs. */
-static const uint8_t *rest_of(const struct index_page *page, uint32_t head, size_t *shared,
-                              size_t *rest_len)
-{
-    const uint8_t *p = bytes_const(page) + head_at(head);
-
-    *rest_len = *p++;
-    if (*rest_len == REST_CAP) {
-        *rest_len = get16(p);
-        p += 2;
-    }
-    *shared = SHARED_CAP - (head >> 24);
-    if (head_is_capped(head)) {
-        *shared = get16(p);
-        p += 2;
-    }
-    return p;
-}
-
-static void entry_get(const struct index_page *page, size_t pos, struct entry *entry)
-{
-    uint32_t head = page->heads[pos];
-
-    entry->first = (uint8_t)(head >> 16);
-    entry->rest = rest_of(page, head, &entry->shared, &entry->rest_len);
-    entry->payload = entry->rest + entry->rest_len;
-    entry->payload_len = page->level ? sizeof(void *) : index_leaf_size(entry->payload);
-    entry->size = (size_t)(entry->payload + entry->payload_len - bytes_const(page)) - head_at(head);
-}
-
-/* Bytes of a body without the payload. */
-static size_t body_size(size_t shared, size_t rest_len)
-{
-    return (rest_len < REST_CAP ? 1U : 3U) + (shared < SHARED_CAP ? 0U : 2U) + rest_len;
-}
-
-/* Writes all of a body before the rest. */
-static uint8_t *body_begin(uint8_t *out, size_t shared, size_t rest_len)
-{
-    if (rest_len < REST_CAP) {
-        *out++ = (uint8_t)rest_len;
-    } else {
-        *out++ = REST_CAP;
-        out = put16(out, rest_len);
-    }
-    return shared < SHARED_CAP ? out : put16(out, shared);
-}
-
-static uint8_t *add(uint8_t *out, const void *data, size_t len)
-{
-    if (len)
-        memcpy(out, data, len);
-    return out + len;
-}
-
-static size_t heads_end(const struct index_page *page)
-{
-    return sizeof *page + page->count * (size_t)HEAD_SIZE;
-}
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 void index_page_init(struct index_page *page, uint16_t size, uint8_t level)
 {
@@ -171,7 +59,7 @@ void index_page_assign(struct index_page *page, const union index_scratch *from)
 
 size_t index_page_live(const struct index_page *page)
 {
-    return page->count * (size_t)HEAD_SIZE + page->size - page->top - page->dead;
+    return page->count * (size_t)INDEX_ENTRY_HEAD + page->size - page->top - page->dead;
 }
 
 size_t index_page_room(const struct index_page *page)
@@ -187,14 +75,14 @@ static void compact(struct index_page *page)
 
     memcpy(copy.room, page, page->size);
     for (size_t i = 0; i < page->count; i++) {
-        struct entry entry;
-        size_t at = head_at(copy.page.heads[i]);
+        struct index_entry entry;
+        size_t at = index_entry_at(page->heads[i]);
         if (!at)
             continue;
-        entry_get(&copy.page, i, &entry);
+        index_entry_get(&copy.page, i, &entry);
         top -= entry.size;
-        memcpy(bytes(page) + top, copy.room + at, entry.size);
-        page->heads[i] = (page->heads[i] & 0xffff0000U) | (uint32_t)top;
+        memcpy(index_entry_bytes(page) + top, copy.room + at, entry.size);
+        page->heads[i] = index_entry_moved(page->heads[i], top);
     }
     page->top = (uint16_t)top;
     page->dead = 0;
@@ -204,8 +92,8 @@ void index_page_widen(union index_scratch *wide, const struct index_page *page)
 {
     size_t shift = INDEX_PAGE_SCRATCH - page->size;
 
-    memcpy(wide->room, page, heads_end(page));
-    memcpy(wide->room + page->top + shift, bytes_const(page) + page->top,
+    memcpy(wide->room, page, index_entry_heads_end(page));
+    memcpy(wide->room + page->top + shift, index_entry_bytes_const(page) + page->top,
            (size_t)(page->size - page->top));
     wide->page.size = INDEX_PAGE_SCRATCH;
     wide->page.top = (uint16_t)(page->top + shift);
@@ -216,9 +104,9 @@ void index_page_widen(union index_scratch *wide, const struct index_page *page)
 /* Room for a body and, if asked for, a head; the caller knows that the page has it. */
 static size_t take(struct index_page *page, size_t len, size_t head)
 {
-    if (page->top - heads_end(page) < len + head)
+    if (page->top - index_entry_heads_end(page) < len + head)
         compact(page);
-    assert(page->top - heads_end(page) >= len + head);
+    assert(page->top - index_entry_heads_end(page) >= len + head);
     page->top = (uint16_t)(page->top - len);
     return page->top;
 }
@@ -227,10 +115,10 @@ static size_t take(struct index_page *page, size_t len, size_t head)
 static void set_body(struct index_page *page, size_t pos, uint32_t head, const uint8_t *body,
                      size_t len)
 {
-    struct entry old;
-    size_t at = head_at(page->heads[pos]);
+    struct index_entry old;
+    size_t at = index_entry_at(page->heads[pos]);
 
-    entry_get(page, pos, &old);
+    index_entry_get(page, pos, &old);
     page->dead = (uint16_t)(page->dead + old.size);
     if (len <= old.size) {
         page->dead = (uint16_t)(page->dead - len);
@@ -238,83 +126,118 @@ static void set_body(struct index_page *page, size_t pos, uint32_t head, const u
         page->heads[pos] = 0;
         at = take(page, len, 0);
     }
-    memcpy(bytes(page) + at, body, len);
-    page->heads[pos] = (head & 0xffff0000U) | (uint32_t)at;
+    memcpy(index_entry_bytes(page) + at, body, len);
+    page->heads[pos] = index_entry_moved(head, at);
+}
+
+#ifdef __SSE2__
+enum { LANES = 16 };
+
+/* Which of so many heads are not below the limit that `below` precedes; bit 0 is the first. The
+ * page may end with fewer: what is read behind them is of the page as well, as the bodies of seven
+ * entries fill that room. */
+static unsigned not_below(const uint32_t *heads, __m128i below)
+{
+    const __m128i *at = (const __m128i *)heads;
+    __m128i a = _mm_cmpgt_epi32(_mm_loadu_si128(at), below);
+    __m128i b = _mm_cmpgt_epi32(_mm_loadu_si128(at + 1), below);
+    __m128i c = _mm_cmpgt_epi32(_mm_loadu_si128(at + 2), below);
+    __m128i d = _mm_cmpgt_epi32(_mm_loadu_si128(at + 3), below);
+
+    return (unsigned)_mm_movemask_epi8(
+        _mm_packs_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d)));
 }
 
 /* The first entry from pos on whose head is not below limit. */
-static size_t skip(const uint32_t *heads, size_t pos, size_t count, uint32_t limit)
+static size_t skip(const struct index_page *page, size_t pos, uint32_t limit)
 {
-    typedef uint32_t four __attribute__((vector_size(16)));
+    const __m128i below = _mm_set1_epi32((int32_t)(limit - 1));
+    size_t count = page->count;
+    unsigned hits;
 
-    for (; pos + 8 <= count; pos += 8) {
-        four a, b;
-        memcpy(&a, heads + pos, sizeof a);
-        memcpy(&b, heads + pos + 4, sizeof b);
-        four hit = (four)(a >= limit) | (four)(b >= limit);
-        uint64_t half[2];
-        memcpy(half, &hit, sizeof half);
-        if (half[0] | half[1])
-            break;
+    for (; pos + LANES <= count; pos += LANES) {
+        hits = not_below(page->heads + pos, below);
+        if (hits)
+            return pos + (unsigned)__builtin_ctz(hits);
     }
-    while (pos < count && heads[pos] < limit)
+    hits = not_below(page->heads + pos, below) | 1U << (count - pos);
+    return pos + (unsigned)__builtin_ctz(hits);
+}
+#else
+static size_t skip(const struct index_page *page, size_t pos, uint32_t limit)
+{
+    while (pos < page->count && (int32_t)page->heads[pos] < (int32_t)limit)
         pos++;
     return pos;
 }
+#endif
 
-/* The same where heads do not tell: more than SHARED_CAP bytes in common. */
+/* The same where heads do not tell: more than INDEX_ENTRY_CAP bytes in common. */
 static size_t skip_long(const struct index_page *page, size_t pos, size_t common, uint8_t byte)
 {
     for (; pos < page->count; pos++) {
         uint32_t head = page->heads[pos];
         size_t shared, rest_len;
-        rest_of(page, head, &shared, &rest_len);
+        index_entry_rest(page, head, &shared, &rest_len);
         if (shared < common || (shared == common && (uint8_t)(head >> 16) >= byte))
             break;
     }
     return pos;
 }
 
-static size_t common_len(const uint8_t *a, const uint8_t *b, size_t len)
+size_t index_page_shared(const struct index_page *page, size_t pos)
 {
-    size_t i = 0;
-    while (i < len && a[i] == b[i])
-        i++;
-    return i;
+    size_t shared, rest_len;
+    index_entry_rest(page, page->heads[pos], &shared, &rest_len);
+    return shared;
 }
 
-void index_page_find(const struct index_page *page, struct keg_bytes key, struct index_spot *spot)
+/* Bytes of a rest that the key has from `from` on, up to len. Eight at a time: behind a rest there
+ * is a payload of at least as many. */
+static size_t common_len(const uint8_t *rest, const struct index_key *key, size_t from, size_t len)
 {
-    const uint8_t *data = key.data;
+    for (size_t i = 0; i < len; i += 8) {
+        uint64_t there, sought;
+        memcpy(&there, rest + i, sizeof there);
+        memcpy(&sought, key->data + from + i, sizeof sought);
+        if (there != sought) {
+            i += (unsigned)__builtin_ctzll(le64toh(there ^ sought)) / 8;
+            return i < len ? i : len;
+        }
+    }
+    return len;
+}
+
+void index_page_find(const struct index_page *page, const struct index_key *key,
+                     struct index_spot *spot)
+{
     size_t pos = 0, common = 0;
 
     *spot = (struct index_spot){0};
-    while (common < key.len) {
-        uint8_t byte = data[common];
-        size_t shared, rest_len;
+    while (common < key->len) {
+        uint8_t byte = key->data[common];
+        bool capped = __builtin_expect(common >= INDEX_ENTRY_CAP, false);
+        uint32_t sought = index_entry_head_of(capped ? INDEX_ENTRY_CAP : common, byte);
+        size_t rest_len, left = key->len - common - 1;
 
-        if (common < SHARED_CAP)
-            pos = skip(page->heads, pos, page->count, head_of(common, byte, 0));
-        else
-            pos = skip_long(page, pos, common, byte);
+        pos = capped ? skip_long(page, pos, common, byte) : skip(page, pos, sought);
         spot->pos = pos;
         spot->before = common;
         if (pos == page->count)
             return;
         uint32_t head = page->heads[pos];
-        const uint8_t *rest = rest_of(page, head, &shared, &rest_len);
-        spot->after = shared;
-        if (shared < common || (uint8_t)(head >> 16) != byte)
+        if ((head ^ sought) >> 16 || (capped && index_page_shared(page, pos) != common)) {
+            spot->after = index_page_shared(page, pos);
             return;
-
-        size_t left = key.len - common - 1;
-        size_t same = common_len(rest, data + common + 1, left < rest_len ? left : rest_len);
+        }
+        const uint8_t *rest = index_entry_body(page, head, capped, &rest_len);
+        size_t same = common_len(rest, key, common + 1, left < rest_len ? left : rest_len);
         spot->after = common + 1 + same;
         if (same == left) {
             spot->exact = same == rest_len;
             return;
         }
-        if (same < rest_len && rest[same] > data[spot->after])
+        if (same < rest_len && rest[same] > key->data[spot->after])
             return;
         common = spot->after;
         pos++;
@@ -323,14 +246,8 @@ void index_page_find(const struct index_page *page, struct keg_bytes key, struct
 
 uint8_t *index_page_payload(struct index_page *page, size_t pos)
 {
-    return bytes(page) + (index_page_payload_const(page, pos) - bytes_const(page));
-}
-
-const uint8_t *index_page_payload_const(const struct index_page *page, size_t pos)
-{
-    size_t shared, rest_len;
-    const uint8_t *rest = rest_of(page, page->heads[pos], &shared, &rest_len);
-    return rest + rest_len;
+    return index_entry_bytes(page) +
+           (index_entry_payload(page, pos) - index_entry_bytes_const(page));
 }
 
 /* Makes entry pos share `shared` bytes with what will stand before it: fewer, and the missing ones
@@ -338,27 +255,47 @@ const uint8_t *index_page_payload_const(const struct index_page *page, size_t po
 static void rekey(struct index_page *page, size_t pos, size_t shared, const uint8_t *missing)
 {
     uint8_t body[INDEX_PAGE_BODY_MAX], *p;
-    struct entry old;
-    uint8_t first;
-    size_t len;
+    struct index_entry old;
+    uint8_t first = index_entry_first(page->heads[pos]);
 
-    entry_get(page, pos, &old);
+    index_entry_get(page, pos, &old);
     if (shared < old.shared) {
         size_t more = old.shared - shared;
+        p = index_entry_begin(body, shared, old.rest_len + more);
+        p = index_entry_add(p, missing + 1, more - 1);
+        *p++ = first;
         first = missing[0];
-        p = body_begin(body, shared, old.rest_len + more);
-        p = add(p, missing + 1, more - 1);
-        *p++ = old.first;
-        p = add(p, old.rest, old.rest_len);
+        p = index_entry_add(p, old.rest, old.rest_len);
     } else {
         size_t less = shared - old.shared;
-        first = less ? old.rest[less - 1] : old.first;
-        p = body_begin(body, shared, old.rest_len - less);
-        p = add(p, old.rest + less, old.rest_len - less);
+        first = less ? old.rest[less - 1] : first;
+        p = index_entry_begin(body, shared, old.rest_len - less);
+        p = index_entry_add(p, old.rest + less, old.rest_len - less);
     }
-    p = add(p, old.payload, old.payload_len);
-    len = (size_t)(p - body);
-    set_body(page, pos, head_of(shared, first, 0), body, len);
+    p = index_entry_add(p, old.payload, old.payload_len);
+    set_body(page, pos, index_entry_head(shared, first, 0), body, (size_t)(p - body));
+}
+
+/* Makes entry pos share more with what will stand before it: what it no longer spells out is cut
+ * from its body's front. */
+static void share_more(struct index_page *page, size_t pos, size_t shared)
+{
+    size_t old_shared, rest_len;
+    uint32_t head = page->heads[pos];
+    const uint8_t *rest = index_entry_rest(page, head, &old_shared, &rest_len);
+    size_t less = shared - old_shared;
+
+    if (!less)
+        return;
+    size_t prefix = index_entry_prefix(shared, rest_len - less);
+    size_t at = (size_t)(rest - index_entry_bytes_const(page)) + less - prefix;
+    if (at < index_entry_at(head)) { /* the shared length gets its own field */
+        rekey(page, pos, shared, NULL);
+        return;
+    }
+    page->heads[pos] = index_entry_head(shared, rest[less - 1], at);
+    page->dead = (uint16_t)(page->dead + at - index_entry_at(head));
+    index_entry_begin(index_entry_bytes(page) + at, shared, rest_len - less);
 }
 
 /* Which way the inserts go: a run of ascending keys is split at its end (index.c). */
@@ -369,28 +306,25 @@ static void note_insert(struct index_page *page, size_t pos)
     page->last = (uint16_t)pos;
 }
 
-bool index_page_insert(struct index_page *page, struct keg_bytes key, const struct index_spot *spot,
-                       struct keg_bytes payload)
+bool index_page_insert(struct index_page *page, const struct index_key *key,
+                       const struct index_spot *spot, struct keg_bytes payload)
 {
-    const uint8_t *data = key.data;
-    size_t shared = spot->before, rest_len = key.len - shared - 1, pos = spot->pos;
-    size_t len = body_size(shared, rest_len) + payload.len;
+    const uint8_t *data = key->data;
+    size_t shared = spot->before, rest_len = key->len - shared - 1, pos = spot->pos;
+    size_t len = index_entry_prefix(shared, rest_len) + rest_len + payload.len;
 
-    if (index_page_room(page) < HEAD_SIZE + len + 2)
+    if (index_page_room(page) < INDEX_ENTRY_HEAD + len + 2)
         return false;
     note_insert(page, pos);
-    if (pos < page->count) {
-        struct entry next;
-        entry_get(page, pos, &next);
-        if (next.shared != spot->after)
-            rekey(page, pos, spot->after, NULL);
-    }
-    size_t at = take(page, len, HEAD_SIZE);
-    uint8_t *p = body_begin(bytes(page) + at, shared, rest_len);
-    p = add(p, data + shared + 1, rest_len);
-    add(p, payload.data, payload.len);
-    memmove(page->heads + pos + 1, page->heads + pos, (page->count - pos) * (size_t)HEAD_SIZE);
-    page->heads[pos] = head_of(shared, data[shared], at);
+    if (pos < page->count)
+        share_more(page, pos, spot->after);
+    size_t at = take(page, len, INDEX_ENTRY_HEAD);
+    uint8_t *p = index_entry_begin(index_entry_bytes(page) + at, shared, rest_len);
+    p = index_entry_add(p, data + shared + 1, rest_len);
+    index_entry_add(p, payload.data, payload.len);
+    memmove(page->heads + pos + 1, page->heads + pos,
+            (page->count - pos) * (size_t)INDEX_ENTRY_HEAD);
+    page->heads[pos] = index_entry_head(shared, data[shared], at);
     page->count++;
     return true;
 }
@@ -398,18 +332,18 @@ bool index_page_insert(struct index_page *page, struct keg_bytes key, const stru
 bool index_page_replace(struct index_page *page, size_t pos, struct keg_bytes payload)
 {
     uint8_t body[INDEX_PAGE_BODY_MAX], *p;
-    struct entry old;
+    struct index_entry old;
 
-    entry_get(page, pos, &old);
+    index_entry_get(page, pos, &old);
     if (payload.len == old.payload_len) {
         memcpy(index_page_payload(page, pos), payload.data, payload.len);
         return true;
     }
     if (payload.len > old.payload_len + index_page_room(page))
         return false;
-    p = body_begin(body, old.shared, old.rest_len);
-    p = add(p, old.rest, old.rest_len);
-    p = add(p, payload.data, payload.len);
+    p = index_entry_begin(body, old.shared, old.rest_len);
+    p = index_entry_add(p, old.rest, old.rest_len);
+    p = index_entry_add(p, payload.data, payload.len);
     set_body(page, pos, page->heads[pos], body, (size_t)(p - body));
     return true;
 }
@@ -417,126 +351,26 @@ bool index_page_replace(struct index_page *page, size_t pos, struct keg_bytes pa
 void index_page_remove(struct index_page *page, size_t pos)
 {
     uint8_t missing[KEG_KEY_MAX];
-    struct entry entry, next;
+    struct index_entry entry, next;
     size_t shared = 0;
     bool grows = false;
 
-    entry_get(page, pos, &entry);
+    index_entry_get(page, pos, &entry);
     if (pos + 1U < page->count) {
-        entry_get(page, pos + 1, &next);
+        index_entry_get(page, pos + 1, &next);
         grows = next.shared > entry.shared;
         shared = entry.shared;
-        missing[0] = entry.first;
+        missing[0] = index_entry_first(page->heads[pos]);
         if (grows)
-            add(missing + 1, entry.rest, next.shared - shared - 1);
+            index_entry_add(missing + 1, entry.rest, next.shared - shared - 1);
     }
     page->dead = (uint16_t)(page->dead + entry.size);
     page->count--;
-    memmove(page->heads + pos, page->heads + pos + 1, (page->count - pos) * (size_t)HEAD_SIZE);
+    memmove(page->heads + pos, page->heads + pos + 1,
+            (page->count - pos) * (size_t)INDEX_ENTRY_HEAD);
     if (grows)
         rekey(page, pos, shared, missing);
     page->run = 0;
-}
-
-void index_page_costs(const struct index_page *page, struct index_cost *cost)
-{
-    size_t sum = 0;
-
-    for (size_t i = 0; i < page->count; i++) {
-        struct entry entry;
-        entry_get(page, i, &entry);
-        sum += HEAD_SIZE + entry.size;
-        cost[i].upto = sum;
-        cost[i].extra =
-            body_size(0, entry.rest_len + entry.shared) + entry.payload_len - entry.size;
-    }
-}
-
-struct index_page *index_page_child(const struct index_page *page, size_t child)
-{
-    struct index_page *found = page->first;
-
-    if (child)
-        memcpy(&found, index_page_payload_const(page, child - 1), sizeof(struct index_page *));
-    return found;
-}
-
-void index_page_read(struct index_reader *reader, const struct index_page *page, size_t pos)
-{
-    reader->page = page;
-    reader->pos = 0;
-    reader->key_len = 0;
-    reader->payload = NULL;
-    while (reader->pos < pos && index_page_next(reader))
-        ;
-}
-
-bool index_page_next(struct index_reader *reader)
-{
-    uint32_t head;
-    size_t shared, rest_len;
-
-    if (reader->pos >= reader->page->count)
-        return false;
-    head = reader->page->heads[reader->pos++];
-    const uint8_t *rest = rest_of(reader->page, head, &shared, &rest_len);
-    reader->key[shared] = (uint8_t)(head >> 16);
-    add(reader->key + shared + 1, rest, rest_len);
-    reader->key_len = shared + 1 + rest_len;
-    reader->payload = rest + rest_len;
-    return true;
-}
-
-void index_page_write(struct index_writer *writer, struct index_page *page)
-{
-    writer->page = page;
-    writer->key_len = 0;
-}
-
-bool index_page_append(struct index_writer *writer, struct keg_bytes key, struct keg_bytes payload)
-{
-    struct index_page *page = writer->page;
-    const uint8_t *data = key.data;
-    size_t least = key.len < writer->key_len ? key.len : writer->key_len;
-    size_t shared = common_len(writer->key, data, least);
-    size_t rest_len = key.len - shared - 1;
-    size_t len = body_size(shared, rest_len) + payload.len;
-
-    assert(shared < key.len);
-    if (page->top - heads_end(page) < len + HEAD_SIZE)
-        return false;
-    page->top = (uint16_t)(page->top - len);
-    uint8_t *p = body_begin(bytes(page) + page->top, shared, rest_len);
-    p = add(p, data + shared + 1, rest_len);
-    add(p, payload.data, payload.len);
-    page->heads[page->count++] = head_of(shared, data[shared], page->top);
-    add(writer->key + shared, data + shared, key.len - shared);
-    writer->key_len = key.len;
-    return true;
-}
-
-bool index_page_copy(struct index_writer *writer, const struct index_page *source, size_t from,
-                     size_t to, bool keep_tombstones)
-{
-    uint8_t packed[INDEX_LEAF_MAX];
-    struct index_reader reader;
-
-    index_page_read(&reader, source, from);
-    while (reader.pos < to && index_page_next(&reader)) {
-        struct keg_bytes payload = {reader.payload, sizeof(struct index_page *)};
-        if (!source->level) {
-            struct index_place place;
-            struct keg_bytes meta;
-            if (!keep_tombstones && index_leaf_is_tombstone(reader.payload))
-                continue;
-            index_leaf_unpack(reader.payload, source->base, &place, &meta);
-            payload.data = packed;
-            payload.len = index_leaf_pack(packed, writer->page->base, &place, meta);
-        }
-        if (!index_page_append(writer, (struct keg_bytes){reader.key, reader.key_len}, payload))
-            return false;
-    }
-    return true;
 }
 
 bool index_page_sound(const struct index_page *page)
@@ -545,22 +379,22 @@ bool index_page_sound(const struct index_page *page)
     uint8_t before[KEG_KEY_MAX];
     size_t before_len = 0, sum = 0;
 
-    if (heads_end(page) > page->top || page->top > page->size)
+    if (index_entry_heads_end(page) > page->top || page->top > page->size)
         return false;
     index_page_read(&reader, page, 0);
     for (size_t i = 0; i < page->count; i++) {
-        struct entry entry;
-        entry_get(page, i, &entry);
+        struct index_entry entry;
+        index_entry_get(page, i, &entry);
         sum += entry.size;
-        if (head_at(page->heads[i]) < page->top ||
-            head_at(page->heads[i]) + entry.size > page->size)
+        if (index_entry_at(page->heads[i]) < page->top ||
+            index_entry_at(page->heads[i]) + entry.size > page->size)
             return false;
         if (entry.shared > before_len || !index_page_next(&reader) || reader.key_len > KEG_KEY_MAX)
             return false;
         /* Front coding is exact, and keys ascend. */
         if (memcmp(before, reader.key, entry.shared) != 0)
             return false;
-        if (entry.shared < before_len && before[entry.shared] >= entry.first)
+        if (entry.shared < before_len && before[entry.shared] >= index_entry_first(page->heads[i]))
             return false;
         memcpy(before, reader.key, reader.key_len);
         before_len = reader.key_len;

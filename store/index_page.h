@@ -37,6 +37,20 @@ union index_scratch {
     uint8_t room[INDEX_PAGE_SCRATCH];
 };
 
+/* A key to search for, which is compared eight bytes at a time. Of one that is too long to be there
+ * it holds as much as makes it so, which sorts as the whole does. */
+struct index_key {
+    size_t len;
+    uint8_t data[KEG_KEY_MAX + 1 + 8]; /* 8 more than len bytes have a value */
+};
+static inline void index_key_set(struct index_key *key, struct keg_bytes from)
+{
+    key->len = from.len <= KEG_KEY_MAX ? from.len : KEG_KEY_MAX + 1;
+    if (key->len)
+        memcpy(key->data, from.data, key->len);
+    memset(key->data + key->len, 0, 8);
+}
+
 /* Where a key stands or would stand. */
 struct index_spot {
     size_t pos;    /* of the first entry >= key */
@@ -51,34 +65,35 @@ void index_page_init(struct index_page *page, uint16_t size, uint8_t level);
 void index_page_assign(struct index_page *page, const union index_scratch *from);
 /* A copy with room for one entry more. */
 void index_page_widen(union index_scratch *wide, const struct index_page *page);
-void index_page_find(const struct index_page *page, struct keg_bytes key, struct index_spot *spot);
+void index_page_find(const struct index_page *page, const struct index_key *key,
+                     struct index_spot *spot);
 size_t index_page_live(const struct index_page *page); /* bytes in use behind the struct */
 size_t index_page_room(const struct index_page *page); /* bytes that can hold more */
 
 /* The payload of entry pos. */
 uint8_t *index_page_payload(struct index_page *page, size_t pos);
-const uint8_t *index_page_payload_const(const struct index_page *page, size_t pos);
+
+/* Bytes that entry pos has in common with the one before it. */
+size_t index_page_shared(const struct index_page *page, size_t pos);
 
 /* spot is what index_page_find said of key. False: no room, and nothing changed. */
-bool index_page_insert(struct index_page *page, struct keg_bytes key, const struct index_spot *spot,
-                       struct keg_bytes payload);
+bool index_page_insert(struct index_page *page, const struct index_key *key,
+                       const struct index_spot *spot, struct keg_bytes payload);
 bool index_page_replace(struct index_page *page, size_t pos, struct keg_bytes payload);
 void index_page_remove(struct index_page *page, size_t pos); /* always fits */
 
 /* Bytes that entries 0..pos take, and that pos would take more if it began a page. */
 struct index_cost {
-    size_t upto, extra;
+    uint32_t upto, extra;
 };
 /* Fills cost[count]. */
 void index_page_costs(const struct index_page *page, struct index_cost *cost);
 
-/* Children of an inner page: 0..count. */
-struct index_page *index_page_child(const struct index_page *page, size_t child);
-
-/* Walks the entries of a page and spells out their keys. */
+/* Walks the entries of a page and spells out their keys. At first it stands behind the entry before
+ * pos, if there is one. */
 struct index_reader {
     const struct index_page *page;
-    size_t pos; /* of the entry that the next call gives */
+    size_t pos; /* of the entry that the next call gives; key and payload are of the one before */
     size_t key_len;
     const uint8_t *payload;
     uint8_t key[KEG_KEY_MAX];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Splits pages; index.c has the essay. */
+#include "index_entry.h"
 #include "index_tree.h"
 #include <assert.h>
 #include <errno.h>
@@ -19,33 +20,28 @@ _Static_assert(3 * INDEX_TREE_SEPARATOR <= INDEX_TREE_CAPACITY, "a new root must
  * the one they have, which is known to do. */
 static uint64_t best_base(const struct index_page *leaf, size_t from, size_t to)
 {
-    uint64_t lowest = UINT64_MAX;
+    uint64_t sequence[ENTRIES_MAX], lowest = UINT64_MAX;
     size_t now = 0, then = 0;
 
     for (size_t i = from; i < to; i++) {
-        const uint8_t *payload = index_page_payload_const(leaf, i);
-        uint64_t sequence = index_leaf_sequence(payload, leaf->base);
-        if (sequence < lowest)
-            lowest = sequence;
+        const uint8_t *payload = index_entry_payload(leaf, i);
+        sequence[i] = index_leaf_sequence(payload, leaf->base);
+        lowest = sequence[i] < lowest ? sequence[i] : lowest;
+        now += index_leaf_sequence_width(payload);
     }
-    for (size_t i = from; i < to; i++) {
-        const uint8_t *payload = index_page_payload_const(leaf, i);
-        uint64_t sequence = index_leaf_sequence(payload, leaf->base);
-        now += index_leaf_sequence_size(sequence, leaf->base);
-        then += index_leaf_sequence_size(sequence, lowest);
-    }
+    for (size_t i = from; i < to; i++)
+        then += index_leaf_sequence_size(sequence[i], lowest);
     return then < now ? lowest : leaf->base;
 }
 
 /* Where to part an overfull page so that both parts fit: before entry `wanted` if that does, else
  * as evenly as can be. Of an inner page the entry at the cut goes up, and is in neither part. */
-static size_t choose_cut(const struct index_page *page, size_t wanted)
+static size_t choose_cut(const struct index_page *page, const struct index_cost *cost,
+                         size_t wanted)
 {
-    struct index_cost cost[ENTRIES_MAX];
-    size_t all, best = 0, best_larger = SIZE_MAX, up = page->level ? 1 : 0;
+    size_t all = cost[page->count - 1U].upto, up = page->level ? 1 : 0;
+    size_t best = 0, best_larger = SIZE_MAX;
 
-    index_page_costs(page, cost);
-    all = cost[page->count - 1U].upto;
     for (size_t cut = 1; cut + up < page->count; cut++) {
         size_t first = cut + up; /* of the right part */
         size_t left = cost[cut - 1].upto;
@@ -66,59 +62,57 @@ static size_t choose_cut(const struct index_page *page, size_t wanted)
 
 /* Where a run of ascending inserts, the newest of them at pos, wants its page parted; 0: nowhere.
  */
-static size_t run_cut(const struct index_page *page, size_t pos)
+static size_t run_cut(const struct index_page *page, const struct index_cost *cost, size_t pos)
 {
-    struct index_cost cost[ENTRIES_MAX];
-
     if (page->run < RUN_MIN || pos != page->last)
         return 0;
-    index_page_costs(page, cost);
     return cost[pos].upto <= RUN_FULL ? pos + 1 : pos;
 }
 
-/* Deals the overfull leaf `full` out to left and right; *key gets the separator. */
-static size_t deal_leaf(const struct index_page *full, size_t wanted, struct index_page *left,
-                        struct index_page *right, uint8_t *key)
+/* Deals the overfull leaf `full`, whose newest entry is at pos, out to left and right; *key gets
+ * the separator. */
+static void deal_leaf(const struct index_page *full, size_t pos, struct index_page *left,
+                      struct index_page *right, struct index_key *separator)
 {
-    size_t cut = choose_cut(full, wanted);
+    struct index_cost cost[ENTRIES_MAX];
     struct index_writer writer;
-    struct index_reader last, first;
-    struct index_page *next = left->next;
-    size_t len = 0;
+    struct index_reader first;
+    size_t cut;
     bool fits;
 
+    index_page_costs(full, cost);
+    cut = choose_cut(full, cost, run_cut(full, cost, pos));
     index_page_init(left, INDEX_PAGE_SIZE, 0);
     left->base = best_base(full, 0, cut);
     right->base = best_base(full, cut, full->count);
-    right->next = next;
+    right->next = full->next;
     left->next = right;
     index_page_write(&writer, left);
     fits = index_page_copy(&writer, full, 0, cut, true);
-    index_page_read(&last, left, left->count);
     index_page_write(&writer, right);
     fits = fits && index_page_copy(&writer, full, cut, full->count, true);
     assert(fits);
     (void)fits;
 
     index_page_read(&first, right, 1);
-    while (len < last.key_len && last.key[len] == first.key[len])
-        len++;
-    memcpy(key, first.key, len + 1);
-    return len + 1;
+    index_key_set(separator, (struct keg_bytes){first.key, index_page_shared(full, cut) + 1});
 }
 
 /* Likewise an inner page; the separator is the one at the cut. */
-static size_t deal_inner(const struct index_page *full, struct index_page *left,
-                         struct index_page *right, uint8_t *key)
+static void deal_inner(const struct index_page *full, struct index_page *left,
+                       struct index_page *right, struct index_key *separator)
 {
-    size_t cut = choose_cut(full, 0);
+    struct index_cost cost[ENTRIES_MAX];
     struct index_writer writer;
     struct index_reader reader;
+    size_t cut;
     bool fits;
 
+    index_page_costs(full, cost);
+    cut = choose_cut(full, cost, 0);
     index_page_init(left, INDEX_PAGE_SIZE, full->level);
     left->first = full->first;
-    right->first = index_page_child(full, cut + 1);
+    right->first = index_entry_child(full, cut + 1);
     index_page_write(&writer, left);
     fits = index_page_copy(&writer, full, 0, cut, true);
     index_page_write(&writer, right);
@@ -127,11 +121,11 @@ static size_t deal_inner(const struct index_page *full, struct index_page *left,
     (void)fits;
 
     index_page_read(&reader, full, cut + 1);
-    memcpy(key, reader.key, reader.key_len);
-    return reader.key_len;
+    index_key_set(separator, (struct keg_bytes){reader.key, reader.key_len});
 }
 
-static void grow_root(struct index *index, struct keg_bytes separator, struct index_page *right)
+static void grow_root(struct index *index, const struct index_key *separator,
+                      struct index_page *right)
 {
     struct index_page *root = index_tree_take(index, (uint8_t)(index->root->level + 1));
     struct index_spot spot = {0};
@@ -148,11 +142,10 @@ static void grow_root(struct index *index, struct keg_bytes separator, struct in
 
 /* Puts the separator and the page right of it in at `level` and above. */
 static void insert_above(struct index *index, const struct index_path *path, size_t level,
-                         uint8_t *key, size_t len, struct index_page *right)
+                         struct index_key *separator, struct index_page *right)
 {
     for (; level <= index->root->level; level++) {
         struct index_page *page = path->page[level];
-        struct keg_bytes separator = {key, len};
         struct keg_bytes payload = {&right, sizeof(struct index_page *)};
         union index_scratch wide;
         struct index_spot spot;
@@ -167,9 +160,9 @@ static void insert_above(struct index *index, const struct index_path *path, siz
         assert(fits);
         (void)fits;
         right = index_tree_take(index, page->level);
-        len = deal_inner(&wide.page, page, right, key);
+        deal_inner(&wide.page, page, right, separator);
     }
-    grow_root(index, (struct keg_bytes){key, len}, right);
+    grow_root(index, separator, right);
 }
 
 /* Pages that a put may take when its leaf must be split. */
@@ -184,29 +177,24 @@ static size_t pages_needed(const struct index *index, const struct index_path *p
 }
 
 /* Puts an entry in that its leaf has no room for. */
-int index_split_put(struct index *index, const struct index_path *path, struct keg_bytes key,
+int index_split_put(struct index *index, const struct index_path *path, const struct index_key *key,
                     const struct index_spot *spot, struct keg_bytes payload)
 {
     struct index_page *leaf = path->page[0], *right;
-    uint8_t separator[KEG_KEY_MAX];
+    struct index_key separator;
     union index_scratch wide;
-    size_t wanted = 0, len;
     bool fits;
     int err = index_pool_fill(&index->pool, pages_needed(index, path));
 
     if (err < 0)
         return err;
     index_page_widen(&wide, leaf);
-    if (spot->exact) {
-        fits = index_page_replace(&wide.page, spot->pos, payload);
-    } else {
-        fits = index_page_insert(&wide.page, key, spot, payload);
-        wanted = run_cut(&wide.page, spot->pos);
-    }
+    fits = spot->exact ? index_page_replace(&wide.page, spot->pos, payload)
+                       : index_page_insert(&wide.page, key, spot, payload);
     assert(fits);
     (void)fits;
     right = index_tree_take(index, 0);
-    len = deal_leaf(&wide.page, wanted, leaf, right, separator);
-    insert_above(index, path, 1, separator, len, right);
+    deal_leaf(&wide.page, spot->pos, leaf, right, &separator);
+    insert_above(index, path, 1, &separator, right);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "index_tree.h"
+#include "index_entry.h"
 
 struct index_page *index_tree_take(struct index *index, uint8_t level)
 {
@@ -29,19 +30,19 @@ static void prefetch(const struct index_page *page)
     __builtin_prefetch(bytes + INDEX_PAGE_SIZE - 1 - LINE);
 }
 
-static const struct index_page *step(const struct index_page *page, struct keg_bytes key,
-                                     size_t *child)
+static struct index_page *step(const struct index_page *page, const struct index_key *key,
+                               size_t *child)
 {
     struct index_spot spot;
 
     index_page_find(page, key, &spot);
     *child = spot.pos + spot.exact;
-    page = index_page_child(page, *child);
-    prefetch(page);
-    return page;
+    struct index_page *below = index_entry_child(page, *child);
+    prefetch(below);
+    return below;
 }
 
-const struct index_page *index_tree_leaf(const struct index *index, struct keg_bytes key)
+const struct index_page *index_tree_leaf(const struct index *index, const struct index_key *key)
 {
     const struct index_page *page = index->root;
     size_t child;
@@ -52,17 +53,15 @@ const struct index_page *index_tree_leaf(const struct index *index, struct keg_b
 }
 
 /* The same, with the way there. */
-struct index_page *index_tree_walk(struct index *index, struct keg_bytes key,
+struct index_page *index_tree_walk(struct index *index, const struct index_key *key,
                                    struct index_path *path)
 {
     struct index_page *page = index->root;
 
-    for (;;) {
-        size_t level = page->level;
+    for (size_t level = page->level; level; level--) {
         path->page[level] = page;
-        if (!level)
-            return page;
-        step(page, key, &path->child[level]);
-        page = index_page_child(page, path->child[level]);
+        page = step(page, key, &path->child[level]);
     }
+    path->page[0] = page;
+    return page;
 }

@@ -29,14 +29,14 @@ struct index_path {
 struct index_page *index_tree_take(struct index *index, uint8_t level);
 void index_tree_give(struct index *index, struct index_page *page);
 /* The leaf where key is or belongs. */
-const struct index_page *index_tree_leaf(const struct index *index, struct keg_bytes key);
-struct index_page *index_tree_walk(struct index *index, struct keg_bytes key,
+const struct index_page *index_tree_leaf(const struct index *index, const struct index_key *key);
+struct index_page *index_tree_walk(struct index *index, const struct index_key *key,
                                    struct index_path *path);
 
 /* index_split.c: inserts an entry (or replaces its payload) that the leaf at the path's end has no
  * room for. -ENOMEM, and nothing changed. */
 KEG_CHECKED int index_split_put(struct index *index, const struct index_path *path,
-                                struct keg_bytes key, const struct index_spot *spot,
+                                const struct index_key *key, const struct index_spot *spot,
                                 struct keg_bytes payload);
 
 /* index_merge.c: after a removal from the leaf at the path's end. */
