@@ -8,10 +8,8 @@
  * order. So sequence, log and index have one order, which recovery and compaction count on; and
  * whoever wants to change the active segment itself (a roll) only has to queue up like a writer.
  *
- * Durability is a second stage, with no hold on the first: a caller that wants it waits until
- * `durable` has passed what was `appended` when it came. One of those waiting syncs for all that
- * was appended before its sync began. Appends go on meanwhile. The syncer does so every few MiB, or
- * a seal would have to wait for a whole segment to be written.
+ * Durability is a second stage (durable.c), with no hold on the first: appends go on beside a sync.
+ * The syncer syncs every few MiB, or a seal would have to wait for a whole segment to be written.
  *
  * Failures. Sequence numbers are spent when they are assigned and never used again, since a failed
  * append may be on disk all the same. After -ENOSPC what it left is cut off, the frames that free
@@ -25,6 +23,7 @@
  */
 #include "commit.h"
 #include "ahead.h"
+#include "durable.h"
 #include "frame.h"
 #include "hints.h"
 #include "roll.h"
@@ -39,8 +38,6 @@
 enum {
     GROUP_BYTES = 4 << 20,  /* a leader takes no further frame once it has this much */
     WRITE_BEHIND = 4 << 20, /* each time that so many bytes were appended, they are synced */
-    JOIN = 4,               /* a sync waits so often for others to join it, */
-    HURRY = 128,            /* and not the next ones, if that took long */
     OVERSTAY = 2,           /* a full disk lets the active segment grow to so many times its size */
 };
 
@@ -175,6 +172,14 @@ int commit_roll(struct keg *keg)
 
 /* ---- Appending ---- */
 
+/* A counter that leaders alone add to, one after the other: no need to lock the bus for it. */
+static void bump(_Atomic uint64_t *counter, uint64_t more)
+{
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+
+    atomic_store_explicit(counter, now + more, memory_order_relaxed);
+}
+
 /* Rolls if the next frames do not fit. */
 static int make_place(struct keg *keg, uint64_t bytes)
 {
@@ -239,7 +244,7 @@ static int append_group(struct keg *keg, struct waiter *leader, struct waiter *l
         }
         err = count ? append_pieces(active->file, at, pieces, count) : 0;
     }
-    atomic_fetch_add(&keg->counters.appends, 1);
+    bump(&keg->counters.appends, 1);
     if (err == -EDQUOT)
         err = -ENOSPC;
     if (err == -ENOSPC)
@@ -249,17 +254,25 @@ static int append_group(struct keg *keg, struct waiter *leader, struct waiter *l
     return err;
 }
 
+/* Kept, since it costs as much as the checksum of a small frame. */
+static struct format_salt active_salt(struct keg *keg)
+{
+    if (keg->salt_segment != keg->active->id) {
+        keg->salt = segment_salt(keg, keg->active->id);
+        keg->salt_segment = keg->active->id;
+    }
+    return keg->salt;
+}
+
 /* Gives each frame of the group its place and sequence; frames that may not go get a result.
  * Returns the bytes that are to be appended. */
 static uint64_t place_group(struct keg *keg, struct waiter *leader, struct waiter *last)
 {
     struct segment *active = keg->active;
-    struct format_salt salt = segment_salt(keg, active->id);
-    uint64_t start = atomic_load(&active->length), at = start, durable;
+    struct format_salt salt = active_salt(keg);
+    uint64_t start = atomic_load(&active->length), at = start;
+    uint64_t durable = atomic_load(&active->durable);
 
-    pthread_mutex_lock(&keg->sync_lock);
-    durable = active->durable;
-    pthread_mutex_unlock(&keg->sync_lock);
     for (struct waiter *w = leader;; w = w->next) {
         uint64_t span = format_frame_span(&w->frame->header);
 
@@ -343,10 +356,10 @@ static void extend_log(struct keg *keg, const struct tally *tally, uint64_t byte
     pthread_mutex_unlock(&keg->sync_lock);
     if (write_behind)
         tender_sync(keg);
-    atomic_fetch_add(&keg->counters.frames, tally->frames);
-    atomic_fetch_add(&keg->counters.puts, tally->puts);
-    atomic_fetch_add(&keg->counters.deletes, tally->records - tally->puts);
-    atomic_fetch_add(&keg->counters.append_bytes, bytes);
+    bump(&keg->counters.frames, tally->frames);
+    bump(&keg->counters.puts, tally->puts);
+    bump(&keg->counters.deletes, tally->records - tally->puts);
+    bump(&keg->counters.append_bytes, bytes);
 }
 
 /* What was appended becomes the log, and visible. */
@@ -494,7 +507,7 @@ int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned
     err = find_idle(keg, ops, count, &skip);
     if (err) {
         free(skip);
-        return err < 0 || !(flags & KEG_SYNC) ? (err < 0 ? err : 0) : commit_sync(keg);
+        return err < 0 || !(flags & KEG_SYNC) ? (err < 0 ? err : 0) : durable_sync(keg);
     }
     err = frame_init(&frame, ops, count, skip);
     if (err)
@@ -506,95 +519,5 @@ int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned
     frame_free(&frame);
     if (self.result || !(flags & KEG_SYNC))
         return self.result;
-    return commit_sync(keg);
-}
-
-/* ---- Syncing ---- */
-
-/* Those just let go often append at once what they want synced next, and would have to wait for
- * this sync and another one: they come first, unless that lets others compute. sync_lock held but
- * then. */
-static void let_join(struct keg *keg)
-{
-    uint64_t appended = keg->appended - 1;
-
-    for (int i = 0; i < JOIN && keg->shared && !keg->hurried && appended != keg->appended; i++) {
-        appended = keg->appended;
-        pthread_mutex_unlock(&keg->sync_lock);
-        keg->hurried = spin_yield() ? 0 : HURRY; /* the syncer's own */
-        pthread_mutex_lock(&keg->sync_lock);
-    }
-    keg->hurried -= keg->hurried > 0;
-    keg->shared = 0;
-}
-
-/* One sync for all that wait. sync_lock held, and let go meanwhile. */
-static void sync_once(struct keg *keg, bool asked)
-{
-    uint64_t appended, length;
-    struct keg_file *file;
-    struct segment *active;
-    int err;
-
-    keg->syncing = true;
-    let_join(keg);
-    active = keg->active;
-    appended = keg->appended;
-    length = atomic_load(&active->length);
-    if (asked)
-        atomic_store(&keg->sync_bytes, appended - keg->durable);
-    segment_ref(active);
-    pthread_mutex_unlock(&keg->sync_lock);
-
-    err = segment_file(keg, active, &file);
-    if (!err) {
-        err = env_sync(file);
-        segment_release(keg, active);
-    }
-    if (err)
-        keg_poison(keg, "syncing", active->id, err);
-    atomic_fetch_add(&keg->counters.syncs, 1);
-
-    pthread_mutex_lock(&keg->sync_lock);
-    if (!err && appended > keg->durable)
-        keg->durable = appended;
-    if (!err && length > active->durable)
-        active->durable = length;
-    keg->syncing = false;
-    pthread_cond_broadcast(&keg->synced);
-    segment_unref(keg, active);
-}
-
-static int sync_all(struct keg *keg, bool asked)
-{
-    uint64_t target;
-    unsigned waited = 0;
-    int err = 0;
-
-    if (atomic_load(&keg->poisoned))
-        return -EIO;
-    atomic_fetch_add(&keg->counters.sync_waits, 1);
-    pthread_mutex_lock(&keg->sync_lock);
-    target = keg->appended;
-    while (!err && keg->durable < target) {
-        if (atomic_load(&keg->poisoned))
-            err = -EIO;
-        else if (keg->syncing)
-            waited = !pthread_cond_wait(&keg->synced, &keg->sync_lock);
-        else
-            sync_once(keg, asked);
-    }
-    keg->shared += waited;
-    pthread_mutex_unlock(&keg->sync_lock);
-    return err;
-}
-
-int commit_sync(struct keg *keg)
-{
-    return sync_all(keg, true);
-}
-
-int commit_behind(struct keg *keg)
-{
-    return sync_all(keg, false);
+    return durable_sync(keg);
 }

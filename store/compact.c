@@ -24,6 +24,7 @@
  */
 #include "compact.h"
 #include "commit.h"
+#include "durable.h"
 #include "hints.h"
 #include "merge.h"
 #include "output.h"
@@ -281,7 +282,7 @@ static int install(struct run *run, struct output *output)
 {
     struct keg *keg = run->keg;
     uint64_t in = 0, out = 0;
-    int err = commit_sync(keg);
+    int err = durable_sync(keg);
 
     if (!err)
         err = publish(run, output);

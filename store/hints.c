@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "hints.h"
 #include "commit.h"
+#include "durable.h"
 #include "hintfile.h"
 #include "scan.h"
 #include "segment.h"
@@ -349,7 +350,7 @@ int hints_active(struct keg *keg)
     segment_ref(active);
     pthread_mutex_unlock(&keg->sync_lock);
     pthread_mutex_unlock(&keg->manifest_lock);
-    err = commit_sync(keg);
+    err = durable_sync(keg);
     pthread_mutex_lock(&keg->manifest_lock);
     wants = length > FORMAT_SEGMENT_SIZE && active->hint_len < length;
     pthread_mutex_unlock(&keg->manifest_lock);

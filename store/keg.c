@@ -2,6 +2,7 @@
 #include "ahead.h"
 #include "commit.h"
 #include "compact.h"
+#include "durable.h"
 #include "frame.h"
 #include "hints.h"
 #include "recover.h"
@@ -98,7 +99,7 @@ static void free_keg(struct keg *keg)
     pthread_mutex_destroy(&keg->reason_lock);
     pthread_mutex_destroy(&keg->tender_lock);
     pthread_rwlock_destroy(&keg->index_lock);
-    pthread_cond_destroy(&keg->synced);
+    pthread_cond_destroy(&keg->released);
     pthread_cond_destroy(&keg->tender_wake);
     free(keg);
 }
@@ -116,7 +117,7 @@ static void init_locks(struct keg *keg)
     pthread_mutex_init(&keg->reason_lock, NULL);
     pthread_mutex_init(&keg->tender_lock, NULL);
     pthread_rwlock_init(&keg->index_lock, NULL);
-    pthread_cond_init(&keg->synced, NULL);
+    pthread_cond_init(&keg->released, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&keg->tender_wake, &monotonic);
@@ -238,7 +239,7 @@ int keg_close(struct keg *keg)
         err = -EIO;
     if (!keg_writable(keg)) {
         ahead_cut(keg);
-        err = commit_sync(keg);
+        err = durable_sync(keg);
         hint = err ? 0 : hints_active(keg);
         if (!err && !hint)
             hint = hints_sealed(keg);
@@ -313,7 +314,7 @@ int keg_delete(struct keg *keg, struct keg_bytes key, unsigned flags)
 
 int keg_sync(struct keg *keg)
 {
-    return commit_sync(keg);
+    return durable_sync(keg);
 }
 
 /* ---- Tending ---- */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "roll.h"
+#include "durable.h"
 #include "segment.h"
 #include "tender.h"
 #include <errno.h>
@@ -65,37 +66,13 @@ static int publish_roll(struct keg *keg, struct segment *old, struct segment *ne
     return err;
 }
 
-/*
- * Keeps syncs out of the active segment's file until release_syncs, which is called in any case. A
- * seal syncs it, too, and the kernel tells a failure to one of the two only: the other would
- * acknowledge what is lost. So a failed seal poisons before release_syncs. Nor may a seal follow a
- * sync that has failed: -EIO, or whatever else has made the store read-only.
- */
-KEG_CHECKED static int hold_syncs(struct keg *keg)
-{
-    pthread_mutex_lock(&keg->sync_lock);
-    while (keg->syncing)
-        pthread_cond_wait(&keg->synced, &keg->sync_lock);
-    keg->syncing = true;
-    pthread_mutex_unlock(&keg->sync_lock);
-    return keg_writable(keg);
-}
-
-static void release_syncs(struct keg *keg)
-{
-    pthread_mutex_lock(&keg->sync_lock);
-    keg->syncing = false;
-    pthread_cond_broadcast(&keg->synced);
-    pthread_mutex_unlock(&keg->sync_lock);
-}
-
 /* Makes `new` the active segment; all before it is durable. */
 static void switch_active(struct keg *keg, struct segment *new)
 {
     pthread_mutex_lock(&keg->sync_lock);
     keg->active = new;
     keg->ahead_end = 0;
-    keg->durable = keg->appended;
+    atomic_store(&keg->durable, keg->appended);
     pthread_mutex_unlock(&keg->sync_lock);
 }
 
@@ -111,7 +88,7 @@ int roll_active(struct keg *keg)
     pthread_mutex_lock(&keg->manifest_lock);
     err = make_active(keg, old, &new);
     if (!err) {
-        err = hold_syncs(keg);
+        err = durable_hold(keg);
         if (!err)
             err = seal_file(keg, old);
         if (!err)
@@ -120,7 +97,7 @@ int roll_active(struct keg *keg)
             segment_retire(keg, new, !atomic_load(&keg->poisoned));
         else
             switch_active(keg, new);
-        release_syncs(keg);
+        durable_release(keg);
     }
     pthread_mutex_unlock(&keg->manifest_lock);
     if (err)
@@ -142,13 +119,13 @@ void roll_cut(struct keg *keg)
         keg_poison(keg, "cutting", active->id, err);
     if (err || size <= length)
         return;
-    if (!hold_syncs(keg)) {
+    if (!durable_hold(keg)) {
         err = env_seal(active->file, length);
         /* Whoever is let go before that syncs the same file, and is told that all is well. */
         if (err)
             keg_poison(keg, "cutting", active->id, err);
     }
-    release_syncs(keg);
+    durable_release(keg);
 }
 
 int roll_begin(struct keg *keg)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "spin.h"
+#include <linux/futex.h>
 #include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { BRIEF_NS = 1000 * 1000 }; /* a slice of one that computes is longer */
 
@@ -21,20 +22,32 @@ int spin_rounds(void)
     return n;
 }
 
-static int64_t now_ns(void)
+uint64_t spin_now(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+_Static_assert(sizeof(_Atomic uint32_t) == sizeof(uint32_t), "the kernel knows a plain word");
+
+void spin_sleep(_Atomic uint32_t *word, uint32_t seen)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+void spin_wake(_Atomic uint32_t *word, int most)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
 }
 
 bool spin_yield(void)
 {
-    int64_t before = now_ns();
+    uint64_t before = spin_now();
 
     sched_yield();
-    return now_ns() - before < BRIEF_NS;
+    return spin_now() - before < BRIEF_NS;
 }
 
 typedef int lock_fn(pthread_rwlock_t *lock);

@@ -10,7 +10,9 @@
 #define KEG_SPIN_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 enum { SPIN_ROUNDS = 256 }; /* 7 us on the x86 that it was measured on; it depends on the CPU */
 
@@ -30,6 +32,15 @@ static inline void spin_pause(void)
 
 /* Lets other threads run. False: that took so long that some program computes on this CPU. */
 bool spin_yield(void);
+
+uint64_t spin_now(void); /* ns, monotonic */
+
+/* Sleeps while *word is `seen`, until spin_wake; may return early. For many that wait for one
+ * event: they need no lock when they wake, over which they would meet again at once. */
+void spin_sleep(_Atomic uint32_t *word, uint32_t seen);
+/* Wakes up to `most` of those that sleep on it. Who is about to sleep notices only that *word has
+ * changed. */
+void spin_wake(_Atomic uint32_t *word, int most);
 
 /* As the pthread functions. For locks that are mostly held for microseconds. */
 void spin_rdlock(pthread_rwlock_t *lock);

@@ -49,8 +49,8 @@ struct segment {
     uint64_t hint_len;   /* how far the hint covers it */
 
     /* Written by the leader with sync_lock held; constant once sealed. */
-    _Atomic uint64_t length; /* bytes, up to the end of the last frame; sealed: of the file */
-    uint64_t durable;        /* bytes known durable (sync_lock) */
+    _Atomic uint64_t length;  /* bytes, up to the end of the last frame; sealed: of the file */
+    _Atomic uint64_t durable; /* bytes known durable */
     uint64_t records;
     uint64_t first_sequence, last_sequence;
     uint64_t predecessor, before; /* recovery only: what its header says came before it */
@@ -90,7 +90,9 @@ struct keg {
     /* commit.c: the queue of writers; commit_lock guards it and nothing else */
     pthread_mutex_t commit_lock;
     struct waiter *queue_head, *queue_tail;
-    uint64_t next_sequence; /* leadership */
+    uint64_t next_sequence;  /* leadership */
+    struct format_salt salt; /* leadership: of the segment salt_segment */
+    uint64_t salt_segment;
     uint64_t room_for_puts; /* leadership: bytes that may be appended before space is asked again */
     uint64_t room_to_free;  /* leadership: the same for what frees space */
     uint64_t ahead_end;     /* leadership: where the zeros behind the log end (ahead.c); or 0 */
@@ -105,11 +107,16 @@ struct keg {
 
     /* sync_lock */
     struct segment *active;     /* NULL: read-only */
-    uint64_t appended, durable; /* bytes of log ever appended / known durable, by this process */
+    uint64_t appended;          /* bytes of log ever appended, by this process */
+    _Atomic uint64_t durable;   /* of those, known durable; read without the lock, too */
     bool syncing;               /* by whoever set it, alone */
-    unsigned shared;            /* callers that another's sync let go, since the last one began */
-    unsigned hurried;           /* of whoever syncs: so many syncs do not wait for others to join */
-    pthread_cond_t synced;
+    uint64_t sync_round;        /* number of the sync that will cover what is appended now */
+    unsigned joined;            /* callers that wait for that one */
+    unsigned expected;          /* callers that would make it complete */
+    unsigned hurried;           /* so many syncs do not wait for others to join */
+    uint64_t sync_ns;           /* what the last one took */
+    _Atomic uint32_t synced[2]; /* changes when a sync ends; by its round's parity, who waits */
+    pthread_cond_t released;    /* syncing has become false */
 
     /* index_lock */
     struct index *index;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tender.h"
-#include "commit.h"
 #include "compact.h"
+#include "durable.h"
 #include "hints.h"
 #include <errno.h>
 #include <string.h>
@@ -37,7 +37,7 @@ static void *run_syncer(void *arg)
         rest(keg, keg->sync_interval_ms, &keg->sync_work);
         keg->sync_work = false;
         pthread_mutex_unlock(&keg->tender_lock);
-        err = commit_behind(keg);
+        err = durable_behind(keg);
         if (err)
             break; /* poisoned, and said so; there is nothing left to sync */
     }

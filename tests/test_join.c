@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Who syncs lets those join who were just let go (commit.c), and nobody else pays for it. */
+/* Who syncs lets those join who were just let go (durable.c), and nobody else pays for it. */
 #include "fixture.h"
 #include "spin.h"
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -11,7 +12,7 @@
 
 #include <cmocka.h>
 
-enum { THREADS = 4, PUTS = 200, PAUSE = 128, PATIENCE_S = 60 };
+enum { THREADS = 6, PUTS = 200, PAUSE = 128, PATIENCE_S = 60 };
 
 static atomic_uint yields;
 static atomic_bool busy; /* another program takes the CPU at each of them */
@@ -117,11 +118,56 @@ static void test_beside_others(void **state)
     fixture_free(&f);
 }
 
+static atomic_int good_syncs;
+
+/* The same until so many were good; then each fails. */
+static int slow_failing_sync(void *arg, enum hook_op op, const char *name)
+{
+    slow_sync(arg, op, name);
+    return op == HOOK_SYNC && atomic_fetch_sub(&good_syncs, 1) <= 0 ? -EIO : 0;
+}
+
+static void *write_until_error(void *arg)
+{
+    struct writer *w = arg;
+
+    for (unsigned i = 0; !w->err; i++)
+        w->err = fixture_put(w->keg, w->first + i % PUTS, KEG_SYNC);
+    return NULL;
+}
+
+/* Of those that wait for the next sync, only one is woken to make it. When it does not, since this
+ * one has failed, all must hear of it. */
+static void test_all_hear_of_a_failure(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 50; round++) {
+        struct writer writers[THREADS];
+        pthread_t threads[THREADS];
+        struct fixture f;
+
+        fixture_open(&f);
+        atomic_store(&good_syncs, 20 + round);
+        f.hook.fn = slow_failing_sync;
+        for (unsigned i = 0; i < THREADS; i++) {
+            writers[i] = (struct writer){.keg = f.keg, .first = i * PUTS};
+            assert_int_equal(pthread_create(&threads[i], NULL, write_until_error, &writers[i]), 0);
+        }
+        for (unsigned i = 0; i < THREADS; i++) {
+            pthread_join(threads[i], NULL); /* or the test times out */
+            assert_int_equal(writers[i].err, -EIO);
+        }
+        assert_int_equal(keg_close(f.keg), -EIO);
+        fixture_free(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alone),
         cmocka_unit_test(test_beside_others),
+        cmocka_unit_test(test_all_hear_of_a_failure),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
