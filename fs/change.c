@@ -15,7 +15,7 @@ struct chunk {
 void change_begin(struct change *change, struct volume *volume)
 {
     change->volume = volume;
-    change->batch = (struct keg_batch){0};
+    keg_batch_lend(&change->batch, change->ops, CHANGE_OPS);
     change->error = 0;
     change->notes = 0;
     change->chunks = NULL;

@@ -181,7 +181,7 @@ void inodes_attr(const struct inode *inode, struct volume_attr *attr);
 /* ---- change.c: what one operation logs ---- */
 
 struct chunk;
-enum { CHANGE_NOTES = 12, CHANGE_ROOM = 1024 };
+enum { CHANGE_NOTES = 12, CHANGE_ROOM = 1024, CHANGE_OPS = 8 };
 /*
  * A frame under construction. Errors stick: the first is returned by change_commit, so that what
  * comes before it need not be checked call by call. change_commit (or change_drop) frees it.
@@ -189,6 +189,7 @@ enum { CHANGE_NOTES = 12, CHANGE_ROOM = 1024 };
 struct change {
     struct volume *volume;
     struct keg_batch batch;
+    struct keg_op ops[CHANGE_OPS]; /* lent to it */
     int error;
     unsigned notes;
     struct change_note {

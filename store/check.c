@@ -184,7 +184,7 @@ static int check_segment(struct check *check, struct segment *segment)
         err = check_frames(check, segment, &scan, sealed);
         scan_free(&scan);
     }
-    segment_release(keg, segment);
+    segment_release(segment);
     return err ? err : check_hint(check, segment);
 }
 

@@ -88,7 +88,7 @@ static int copy_record(struct run *run, struct output *output, const struct merg
     err = segment_file(run->keg, input->segment, &file);
     if (!err) {
         err = output_add(output, &input->entry, file);
-        segment_release(run->keg, input->segment);
+        segment_release(input->segment);
     }
     if (err == -ENOENT || (err && output->unreadable))
         atomic_store(&input->segment->suspect, true);

@@ -92,7 +92,7 @@ static void sync_once(struct keg *keg, bool asked)
     err = segment_file(keg, active, &file);
     if (!err) {
         err = env_sync(file);
-        segment_release(keg, active);
+        segment_release(active);
     }
     if (err)
         keg_poison(keg, "syncing", active->id, err);

@@ -6,7 +6,7 @@
 #include "format.h"
 #include <sys/uio.h>
 
-enum { FRAME_INLINE = 1536, FRAME_INLINE_IOV = 12 };
+enum { FRAME_INLINE = 1536, FRAME_INLINE_IOV = 36 };
 
 struct frame {
     const struct keg_op *ops;

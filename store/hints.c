@@ -168,10 +168,11 @@ static int collect_segment(struct keg *keg, struct segment *segment, uint64_t le
     err =
         scan_init(&scan, file, segment_salt(keg, segment->id), length, segment->kind == FORMAT_LOG);
     if (!err) {
+        scan.skims = true;
         err = collect_all(heap, &scan);
         scan_free(&scan);
     }
-    segment_release(keg, segment);
+    segment_release(segment);
     if (!err && heap->count)
         qsort(heap->entries, heap->count, sizeof *heap->entries, by_key_then_newest);
     return err;

@@ -257,10 +257,13 @@ static int batch_add(struct keg_batch *batch, const struct keg_op *op)
         return -EINVAL;
     if (batch->count == batch->capacity) {
         size_t capacity = batch->capacity ? 2 * batch->capacity : 8;
-        struct keg_op *ops = realloc(batch->ops, capacity * sizeof *ops);
+        struct keg_op *ops = realloc(batch->lent ? NULL : batch->ops, capacity * sizeof *ops);
 
         if (!ops)
             return -ENOMEM;
+        if (batch->lent)
+            memcpy(ops, batch->ops, batch->count * sizeof *ops);
+        batch->lent = false;
         batch->ops = ops;
         batch->capacity = capacity;
     }
@@ -279,6 +282,11 @@ int keg_batch_delete(struct keg_batch *batch, struct keg_bytes key)
     return batch_add(batch, &(struct keg_op){.key = key, .tombstone = true});
 }
 
+void keg_batch_lend(struct keg_batch *batch, struct keg_op *room, size_t capacity)
+{
+    *batch = (struct keg_batch){.ops = room, .capacity = capacity, .lent = true};
+}
+
 void keg_batch_clear(struct keg_batch *batch)
 {
     batch->count = 0;
@@ -286,7 +294,8 @@ void keg_batch_clear(struct keg_batch *batch)
 
 void keg_batch_free(struct keg_batch *batch)
 {
-    free(batch->ops);
+    if (!batch->lent)
+        free(batch->ops);
     *batch = (struct keg_batch){0};
 }
 

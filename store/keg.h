@@ -123,7 +123,8 @@ enum {
  * A batch is applied wholly or not at all, in memory and over any crash. It refers to the caller's
  * keys, metas and values; they must stay until keg_commit returns. Operations on one key apply in
  * the order given. The struct is the caller's (zero it to begin); keg_batch_free frees what it
- * points to, keg_batch_clear keeps the memory for reuse.
+ * points to, keg_batch_clear keeps the memory for reuse. keg_batch_lend begins a batch in memory of
+ * the caller's, which stays until keg_batch_free: as long as `room` is enough nothing is allocated.
  */
 struct keg_op {
     struct keg_bytes key, meta, value;
@@ -132,7 +133,9 @@ struct keg_op {
 struct keg_batch {
     struct keg_op *ops;
     size_t count, capacity;
+    bool lent; /* ops are the caller's */
 };
+void keg_batch_lend(struct keg_batch *batch, struct keg_op *room, size_t capacity);
 /* -ENOMEM, -EINVAL (limits); on failure the batch is as before. */
 KEG_CHECKED int keg_batch_put(struct keg_batch *batch, struct keg_bytes key, struct keg_bytes meta,
                               struct keg_bytes value);

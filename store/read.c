@@ -182,7 +182,7 @@ static void read_one(struct keg *keg, const struct wanted *wanted)
         err = segment_file(keg, wanted->segment, &source.file);
         if (!err) {
             err = read_value(&source, reading->offset, reading->buf, wanted->len);
-            segment_release(keg, wanted->segment);
+            segment_release(wanted->segment);
         } else if (err == -ENOENT) {
             err = -EBADMSG; /* the segment's file is missing */
         }
@@ -286,7 +286,7 @@ static int read_through(struct keg *keg, const struct wanted *run, size_t count)
         at = place->offset + place->value_len;
     }
     got = env_readv(file, run->place.offset, iov, pieces);
-    segment_release(keg, run->segment);
+    segment_release(run->segment);
     if (got < 0)
         return (int)got;
     return (uint64_t)got == at - run->place.offset ? 0 : -EBADMSG;

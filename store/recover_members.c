@@ -330,7 +330,7 @@ static int add_member(struct keg *keg, struct member *member)
     if (err)
         return err;
     err = look_at_file(keg, member, file);
-    segment_release(keg, member->segment);
+    segment_release(member->segment);
     return err;
 }
 
@@ -465,7 +465,7 @@ static int finish_member(struct keg *keg, struct member *member, bool *continued
         return err;
     err = member->listed->sealed ? finish_sealed(keg, member, file)
                                  : finish_active(keg, member, file, continued);
-    segment_release(keg, member->segment);
+    segment_release(member->segment);
     return err;
 }
 

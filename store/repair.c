@@ -320,7 +320,7 @@ static int verify_segment(struct repair *repair, struct segment *segment)
             err = -EBADMSG;
         scan_free(&scan);
     }
-    segment_release(keg, segment);
+    segment_release(segment);
     return err == -EIO ? -EBADMSG : err;
 }
 

@@ -234,7 +234,7 @@ int salvage_gaps(struct repair *repair, struct segment *segment, const struct ma
     if (!err) {
         walk->low = sequence_before(repair, segment, m, file);
         err = file_gaps(walk, m, file);
-        segment_release(repair->keg, segment);
+        segment_release(segment);
     } else if (err == -ENOENT) {
         walk->low = sequence_before(repair, segment, m, NULL);
         err = 0;
@@ -322,7 +322,7 @@ static int open_value(struct copy *copy, struct segment *segment, const struct i
         return err;
     err = read_whole(*file, place, value);
     if (err)
-        segment_release(copy->repair->keg, segment);
+        segment_release(segment);
     return err == -EIO ? -EBADMSG : err;
 }
 
@@ -350,7 +350,7 @@ static int copy_entry(struct copy *copy, struct hint_entry *entry, const struct 
     if (err)
         return err;
     err = output_add(copy->output, entry, file);
-    segment_release(copy->repair->keg, segment);
+    segment_release(segment);
     return err;
 }
 

@@ -81,6 +81,8 @@ static int view(struct scan *scan, uint64_t offset, size_t len, const uint8_t **
         len = (size_t)(scan->end - offset);
     if (offset < scan->window_at || offset + len > have) {
         want = SCAN_WINDOW;
+        if (scan->skims && scan->span > SCAN_LONG)
+            want = len > SCAN_SKIM ? len : SCAN_SKIM;
         if (want > scan->end - offset)
             want = (size_t)(scan->end - offset);
         scan->window_len = 0;
@@ -169,6 +171,7 @@ static int look_frame(struct scan *scan, uint64_t offset, enum scan_found *found
         return 0;
     }
     scan->heads = scan->big;
+    scan->span = format_frame_span(&scan->frame);
     scan_rewind(scan);
     *found = SCAN_FRAME;
     return 0;

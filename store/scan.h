@@ -9,7 +9,12 @@
 #include "env.h"
 #include "format.h"
 
-enum { SCAN_WINDOW = 256 << 10 };
+enum {
+    SCAN_WINDOW = 256 << 10,
+    SCAN_SKIM = 4 << 10, /* bytes to read of a frame for its heads, */
+    SCAN_LONG =
+        32 << 10, /* where the one before was so long: to copy that costs more than a call */
+};
 
 struct scan {
     struct keg_file *file; /* the caller's */
@@ -19,6 +24,7 @@ struct scan {
     bool ordered;           /* a log segment */
     bool salvage;           /* set behind scan_init: what cannot be read is read as zeros, */
     bool hurried;           /* but not for ever: after many, the rest is not tried */
+    bool skims;             /* set behind scan_init: values are not looked at, nor read if long */
     bool unread;            /* set if there was any */
     uint64_t unread_at;     /* the first such byte at or behind the frame at hand; */
     uint64_t unread_end;    /* the end of the last one */
@@ -40,6 +46,7 @@ struct scan {
     uint8_t *window; /* of SCAN_WINDOW bytes, or of end + 1 */
     uint64_t window_at;
     unsigned unread_pieces;
+    uint64_t span; /* bytes of the last sound frame */
     size_t window_len;
     uint8_t *big; /* heads that pass the window */
     size_t big_size;

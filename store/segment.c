@@ -168,7 +168,7 @@ static uint32_t files_max(void)
 static bool close_one_locked(struct keg *keg)
 {
     for (struct segment *s = keg->lru_oldest; s; s = s->newer) {
-        if (s->file_users == 0) {
+        if (atomic_load(&s->file_users) == 0) {
             lru_drop(keg, s);
             env_close(s->file);
             s->file = NULL;
@@ -211,18 +211,16 @@ int segment_file(struct keg *keg, struct segment *segment, struct keg_file **out
         lru_add(keg, segment);
     }
     if (!err) {
-        segment->file_users++;
+        atomic_fetch_add(&segment->file_users, 1);
         *out = segment->file;
     }
     pthread_mutex_unlock(&keg->files_lock);
     return err;
 }
 
-void segment_release(struct keg *keg, struct segment *segment)
+void segment_release(struct segment *segment)
 {
-    pthread_mutex_lock(&keg->files_lock);
-    segment->file_users--;
-    pthread_mutex_unlock(&keg->files_lock);
+    atomic_fetch_sub(&segment->file_users, 1);
 }
 
 void segment_pin(struct keg *keg, struct segment *segment, struct keg_file *file)

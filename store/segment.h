@@ -27,7 +27,7 @@ void segment_unref(struct keg *keg, struct segment *segment);
  * stay open without a user. */
 enum { SEGMENT_FILES_MAX = 512 };
 KEG_CHECKED int segment_file(struct keg *keg, struct segment *segment, struct keg_file **out);
-void segment_release(struct keg *keg, struct segment *segment);
+void segment_release(struct segment *segment);
 /* Gives it a file just created, which stays open until segment_unpin. */
 void segment_pin(struct keg *keg, struct segment *segment, struct keg_file *file);
 void segment_unpin(struct keg *keg, struct segment *segment);

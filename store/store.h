@@ -59,7 +59,7 @@ struct segment {
 
     /* files_lock */
     struct keg_file *file;
-    uint32_t file_users;
+    _Atomic uint32_t file_users;   /* grows with files_lock held only */
     bool file_pinned;              /* the active one: never closed to make room */
     struct segment *newer, *older; /* least recently used order of those open and not pinned */
 };

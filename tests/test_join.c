@@ -154,7 +154,9 @@ static void test_all_hear_of_a_failure(void **state)
             assert_int_equal(pthread_create(&threads[i], NULL, write_until_error, &writers[i]), 0);
         }
         for (unsigned i = 0; i < THREADS; i++) {
-            pthread_join(threads[i], NULL); /* or the test times out */
+            struct timespec until = {.tv_sec = time(NULL) + PATIENCE_S};
+
+            assert_int_equal(pthread_timedjoin_np(threads[i], NULL, &until), 0);
             assert_int_equal(writers[i].err, -EIO);
         }
         assert_int_equal(keg_close(f.keg), -EIO);

@@ -371,9 +371,49 @@ static void test_as_one_by_one(void **state)
     free(many);
 }
 
+/* A batch that begins in its caller's memory, outgrows it, and begins there again. */
+static void test_lent_batch(void **state)
+{
+    struct keg_op room[2];
+    struct keg_batch batch;
+    struct keg_info info;
+    struct fixture f;
+    char key[] = "lent 0";
+
+    (void)state;
+    fixture_open(&f);
+    for (unsigned count = 1; count <= 5; count++) {
+        char keys[5][sizeof key];
+
+        keg_batch_lend(&batch, room, 2);
+        for (unsigned i = 0; i < count; i++) {
+            memcpy(keys[i], key, sizeof key);
+            keys[i][5] = (char)('0' + i);
+            assert_int_equal(keg_batch_put(&batch, (struct keg_bytes){keys[i], 6},
+                                           (struct keg_bytes){&count, sizeof count},
+                                           (struct keg_bytes){"value", 5}),
+                             0);
+        }
+        assert_int_equal(batch.ops == room, count <= 2);
+        assert_int_equal(keg_commit(f.keg, &batch, 0), 0);
+        for (unsigned i = 0; i < count; i++) {
+            unsigned meta;
+
+            assert_int_equal(keg_get(f.keg, (struct keg_bytes){keys[i], 6}, &info), 0);
+            assert_int_equal(info.meta_len, sizeof meta);
+            memcpy(&meta, info.meta, sizeof meta);
+            assert_int_equal(meta, count);
+        }
+        keg_batch_free(&batch);
+    }
+    assert_int_equal(keg_close(f.keg), 0);
+    fixture_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lent_batch),
         cmocka_unit_test(test_one_batch_is_one_read),
         cmocka_unit_test(test_parts_at_both_ends),
         cmocka_unit_test(test_over_frames),
