@@ -9,7 +9,7 @@ static const struct commands_entry table[] = {
      "Mounts the store on the directory MNT, and makes an empty one if there is none.\n"
      "-f stays in the foreground. Options: ro, sync, relatime, allow_other, dev, suid,\n"
      "noexec, nonempty, noacl, commit=close, writeback, sync_interval=MS, segment_size=BYTES,\n"
-     "transport=KIND, max_threads=N, memory=BYTES, remount; see kegfs(8).\n",
+     "transport=KIND, max_threads=N, poll=US, memory=BYTES, remount; see kegfs(8).\n",
      commands_mount},
     {"umount", "MNT", "Unmounts, and returns when everything is durable and the store is free.\n",
      commands_umount},

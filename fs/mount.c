@@ -301,6 +301,7 @@ static int serve_store(struct server *s)
     s->daemon.transport.sync = s->options->sync;
     s->daemon.transport.waiting_max = s->options->memory / 2;
     s->daemon.transport.max_threads = (unsigned)s->options->max_threads;
+    s->daemon.transport.poll_us = s->options->poll_us;
     s->daemon.commit_close = s->options->commit_close;
     s->daemon.writeback = s->options->writeback && !s->options->readonly;
     handles_begin(&s->daemon);

@@ -45,6 +45,7 @@ static const struct option {
     {"sync_interval", NUMBER, AT(sync_interval_ms), 1, 3600 * 1000},
     {"memory", SIZE, AT(memory), 4 << 20, 1 << 30},
     {"max_threads", NUMBER, AT(max_threads), 1, 256},
+    {"poll", NUMBER, AT(poll_us), 0, 1000},
     {"transport=auto", CHOICE, AT(transport), TRANSPORT_AUTO, 0},
     {"transport=uring", CHOICE, AT(transport), TRANSPORT_URING, 0},
     {"transport=spin", CHOICE, AT(transport), TRANSPORT_SPIN, 0},
@@ -79,7 +80,8 @@ _Static_assert(_Generic((enum transport_kind)0, unsigned : 1, default : 0) &&
 
 void mount_options_init(struct mount_options *options)
 {
-    *options = (struct mount_options){.max_threads = 10, .memory = 64 << 20};
+    *options = (struct mount_options){
+        .max_threads = 10, .memory = 64 << 20, .poll_us = TRANSPORT_POLL_AUTO};
 }
 
 static const struct option *find(const char *name)

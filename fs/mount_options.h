@@ -28,6 +28,7 @@ struct mount_options {
     uint64_t segment_size;     /* bytes; 0: the store's own choice */
     uint64_t sync_interval_ms; /* 0: the store's own choice */
     uint64_t max_threads;      /* of libfuse's loop */
+    uint64_t poll_us;          /* of a ring's thread, or TRANSPORT_POLL_AUTO */
 };
 
 void mount_options_init(struct mount_options *options);

@@ -29,6 +29,7 @@ struct transport {
     struct workers *workers;
     uint64_t waiting_max; /* bytes of requests that the workers may have waiting, on /dev/fuse */
     unsigned max_threads; /* of libfuse's loop */
+    uint64_t poll_us;     /* TRANSPORT_URING: how long to look before sleeping (transport_poll.h) */
     bool acl;             /* POSIX ACLs are wanted; from INIT on: and the kernel knows them */
 
     /* Any thread may read these two. */

@@ -4,6 +4,7 @@
 #define TRANSPORT_CHOICE_H
 
 #include "keg.h"
+#include <stdint.h>
 
 enum transport_kind {
     TRANSPORT_AUTO, /* the best that is to be had */
@@ -11,6 +12,9 @@ enum transport_kind {
     TRANSPORT_SPIN,
     TRANSPORT_LIBFUSE,
 };
+
+/* For a ring's thread to poll as long as seems good (transport_poll.h). */
+#define TRANSPORT_POLL_AUTO UINT64_MAX
 
 /* As options and statistics call it: "auto", "uring", "spin", "libfuse". */
 const char *transport_choice_name(enum transport_kind kind);

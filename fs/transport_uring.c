@@ -10,6 +10,7 @@
  * that promise, and without DEFER_TASKRUN, it is markedly slower). There is a ring for each CPU
  * that the process may run on; the queues of the others (not there yet, or not ours) are shared
  * out among the rings, for the kernel sends nothing anywhere before each queue has an entry.
+ * Before a thread sleeps it may poll (transport_poll.h).
  *
  * Who owns an entry: the kernel, but from the completion until COMMIT_AND_FETCH is submitted it is
  * the request's, whose number is in `unique` then. A handler that replies at once does so in the
@@ -23,9 +24,8 @@
  * MOST. It must do so before the queue is full, for the kernel looks at what waits only when an
  * entry comes back.
  *
- * Memory: an entry is 1 MiB of address space, touched as far as requests reach; the kernel uses the
- * entry that came back last, so an idle mount has some 30 pages. What a burst of large requests
- * has touched is given back when the ring has been idle for a while.
+ * Memory: an entry is 1 MiB of address space, touched as far as requests reach. The kernel uses the
+ * entry that came back last. What large requests have touched is given back after idle seconds.
  *
  * INIT, forgets, interrupts and notifications go over /dev/fuse (transport_device.c). If the kernel
  * refuses a REGISTER, so does everything.
@@ -38,6 +38,7 @@
 #include "log.h"
 #include "transport_choice.h"
 #include "transport_entry.h"
+#include "transport_poll.h"
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <liburing.h>
@@ -91,6 +92,7 @@ struct ring {
     uint64_t wake_count;
     unsigned late;    /* the thread's */
     bool over, large; /* the thread's */
+    struct transport_poll poll;
     pthread_mutex_t lock;
     struct transport_entry *answered; /* lock */
 };
@@ -106,6 +108,7 @@ struct transport_uring {
     enum state state; /* lock */
     atomic_bool stopping, gone, serves;
     bool joined;
+    struct transport_poll_load load;
     unsigned ring_count, queue_count, started;
     struct ring *rings;
     struct transport_queue **queues;
@@ -157,9 +160,7 @@ static void await_wake(struct ring *ring)
 
 static void wake_ring(struct ring *ring)
 {
-    const uint64_t one = 1;
-    ssize_t n = write(ring->wake, &one, sizeof one);
-    (void)n;
+    (void)eventfd_write(ring->wake, 1);
 }
 
 /* ---- Entries ---- */
@@ -300,12 +301,11 @@ static void take_answered(struct ring *ring)
     struct transport_entry *e = ring->answered;
     ring->answered = NULL;
     pthread_mutex_unlock(&ring->lock);
-    while (e) {
-        struct transport_entry *next = e->next;
+    for (struct transport_entry *next; e; e = next) {
+        next = e->next;
         e->queue->late--;
         ring->late--;
         give_back(e);
-        e = next;
     }
 }
 
@@ -349,19 +349,19 @@ static int make_ring(struct ring *ring)
         most += ring->uring->queues[i]->ring == ring ? MOST : 0;
     struct io_uring_params params = {
         .flags = IORING_SETUP_SQE128 | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER |
-                 IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+                 IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE |
+                 IORING_SETUP_CLAMP,
         .cq_entries = most};
     const int fd = fuse_session_fd(ring->uring->t->session);
     int err = io_uring_queue_init_params(SUBMISSIONS, &ring->io, &params);
     if (err)
         return err;
     err = io_uring_register_files(&ring->io, &fd, 1);
-    if (err) {
+    if (err)
         io_uring_queue_exit(&ring->io);
-        return err;
-    }
-    (void)io_uring_register_ring_fd(&ring->io); /* only saves a look-up */
-    return 0;
+    else
+        (void)io_uring_register_ring_fd(&ring->io); /* only saves a look-up */
+    return err;
 }
 
 /* Says how it went, and waits for the word to go. */
@@ -379,13 +379,17 @@ static bool may_go(struct transport_uring *uring, int err)
     return go && !err;
 }
 
-static int submit_and_wait(struct ring *ring)
+/* busy: something came the last time. */
+static int submit_and_wait(struct ring *ring, bool busy)
 {
     struct __kernel_timespec idle = {.tv_sec = IDLE_S};
     struct io_uring_cqe *cqe;
+    int err = busy ? transport_poll(&ring->poll, &ring->io) : 0;
+    if (err)
+        return err;
     if (!ring->large)
         return io_uring_submit_and_wait(&ring->io, 1);
-    int err = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, &idle, NULL);
+    err = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, &idle, NULL);
     if (err == -ETIME)
         trim(ring);
     return err == -ETIME ? 0 : err;
@@ -394,16 +398,18 @@ static int submit_and_wait(struct ring *ring)
 static void run(struct ring *ring)
 {
     struct transport_uring *uring = ring->uring;
+    unsigned count = 0;
     while (!ring->over && !atomic_load(&uring->gone) &&
            (!atomic_load(&uring->stopping) || ring->late)) {
         struct io_uring_cqe *cqe;
-        unsigned head, count = 0;
-        int err = submit_and_wait(ring);
+        unsigned head;
+        int err = submit_and_wait(ring, count > 0);
         if (err < 0 && err != -EINTR && err != -EAGAIN && err != -EBUSY) {
             log_error("io_uring: %s: unmounting", strerror(-err));
             kill(getpid(), SIGTERM);
             break;
         }
+        count = 0;
         io_uring_for_each_cqe(&ring->io, head, cqe)
         {
             complete(ring, cqe);
@@ -508,11 +514,13 @@ static int set_up(struct transport_uring *uring)
         ring->uring = uring;
         ring->cpu = -1;
         ring->wake = -1;
+        ring->poll.load = &uring->load;
         pthread_mutex_init(&ring->lock, NULL);
     }
     for (unsigned i = 0; i < uring->ring_count; i++)
         if ((uring->rings[i].wake = eventfd(0, EFD_CLOEXEC)) < 0)
             return -errno;
+    transport_poll_open(&uring->load, uring->t->poll_us, uring->ring_count);
     int err = make_queues(uring, &ours);
     return err ? err : start_threads(uring);
 }
@@ -522,6 +530,7 @@ int transport_uring_new(struct transport *t, struct transport_uring **out)
     struct transport_uring *uring = calloc(1, sizeof *uring);
     if (!uring)
         return -ENOMEM;
+    uring->load.fd = -1;
     uring->t = t;
     uring->queue_count = transport_possible_cpus();
     pthread_mutex_init(&uring->lock, NULL);
@@ -582,6 +591,7 @@ void transport_uring_free(struct transport_uring *uring)
             close(uring->rings[i].wake);
         pthread_mutex_destroy(&uring->rings[i].lock);
     }
+    transport_poll_close(&uring->load);
     pthread_cond_destroy(&uring->changed);
     pthread_mutex_destroy(&uring->lock);
     free(uring->rings);

@@ -61,6 +61,9 @@ static void test_numbers(void **state)
     assert_int_equal(o.sync_interval_ms, 250);
     assert_int_equal(o.max_threads, 3);
     assert_int_equal(o.memory, 64 << 20);
+    assert_true(o.poll_us == TRANSPORT_POLL_AUTO);
+    assert_true(parse(&o, "poll=0") && o.poll_us == 0);
+    assert_true(parse(&o, "poll=1000") && o.poll_us == 1000);
     assert_true(parse(&o, "memory=4M") && o.memory == 4 << 20);
     assert_true(parse(&o, "segment_size=127M"));
     assert_int_equal(o.segment_size, 127 << 20);
@@ -78,6 +81,8 @@ static void test_numbers(void **state)
         "sync_interval=1K",
         "max_threads=0",
         "memory=3M",
+        "poll=1001",
+        "poll",
         "memory=1025M",
         "max_threads=257",
         "segment_size=18446744073709551616",

@@ -502,7 +502,9 @@ static void print_requests(const struct requests *requests)
 
 int main(int argc, char **argv)
 {
-    struct fuse_ops_daemon daemon = {.transport.max_threads = 10, .transport.acl = true};
+    struct fuse_ops_daemon daemon = {.transport.max_threads = 10,
+                                     .transport.poll_us = TRANSPORT_POLL_AUTO,
+                                     .transport.acl = true};
     struct transport *t = &daemon.transport;
     const bool noxattr = argc == 4 && !strcmp(argv[3], "noxattr");
     if (argc < 2 || argc > 3 + noxattr || !parse_transport(argc > 2 ? argv[2] : "auto", &t->kind)) {

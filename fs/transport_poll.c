@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+#include "transport_poll.h"
+#include <fcntl.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    DEFAULT_US = 150,
+    ASK_NS = 1000 * 1000,
+    CALM_NS = 20 * 1000 * 1000,
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+void transport_poll_open(struct transport_poll_load *load, uint64_t us, unsigned rings)
+{
+    load->us = us != TRANSPORT_POLL_AUTO ? us : rings == 2 ? DEFAULT_US : 0;
+    load->cpus = rings;
+    load->fd = load->us ? open("/proc/loadavg", O_RDONLY | O_CLOEXEC) : -1;
+    atomic_init(&load->polling, 0);
+}
+
+void transport_poll_close(struct transport_poll_load *load)
+{
+    if (load->fd >= 0)
+        close(load->fd);
+    load->fd = -1;
+}
+
+/* Others than those that poll want all CPUs, as far as can be told. */
+static bool crowded(struct transport_poll_load *load)
+{
+    char text[128];
+    unsigned running;
+    ssize_t n = pread(load->fd, text, sizeof text - 1, 0);
+    if (n <= 0)
+        return true;
+    text[n] = '\0';
+    if (sscanf(text, "%*s %*s %*s %u/", &running) != 1)
+        return true;
+    return running >= load->cpus + atomic_load_explicit(&load->polling, memory_order_relaxed);
+}
+
+/* A completion is there, or the kernel waits for the thread to come and make it. */
+static bool ready(const struct io_uring *ring)
+{
+    return io_uring_cq_ready(ring) || (IO_URING_READ_ONCE(*ring->sq.kflags) & IORING_SQ_TASKRUN);
+}
+
+static void look(struct transport_poll *poll, const struct io_uring *ring, uint64_t now)
+{
+    const uint64_t end = now + poll->load->us * 1000;
+
+    atomic_fetch_add_explicit(&poll->load->polling, 1, memory_order_relaxed);
+    if (now - poll->asked >= ASK_NS && !ready(ring)) {
+        poll->asked = now;
+        poll->calm_end = crowded(poll->load) ? now + CALM_NS : 0;
+    }
+    while (now >= poll->calm_end && now < end && !ready(ring)) {
+        sched_yield();
+        now = now_ns();
+    }
+    atomic_fetch_sub_explicit(&poll->load->polling, 1, memory_order_relaxed);
+}
+
+int transport_poll(struct transport_poll *poll, struct io_uring *ring)
+{
+    uint64_t now;
+    if (poll->load->fd < 0 || (now = now_ns()) < poll->calm_end)
+        return 0;
+    int err = io_uring_submit_and_get_events(ring);
+    if (err < 0)
+        return err;
+    look(poll, ring, now);
+    err = io_uring_cq_ready(ring) ? 0 : io_uring_get_events(ring);
+    return err < 0 ? err : io_uring_cq_ready(ring) > 0;
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/* A ring's thread that looks before it sleeps: when it finds, gives up, and keeps still. The clock
+ * and sched_yield are the test's. */
+#include "transport_poll.h"
+#include <liburing.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static uint64_t clock_ns;
+static unsigned yields;
+static uint64_t yield_takes_ns;
+static unsigned comes_at; /* with which yield something completes; 0: none */
+static char running[64];  /* in the place of /proc/loadavg */
+static unsigned asked;    /* how often it was read */
+
+static struct io_uring ring;
+static struct transport_poll_load load;
+static int event = -1;
+static uint64_t counted;
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *out);
+int __wrap_sched_yield(void);
+ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t at);
+
+ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t at)
+{
+    (void)fd, (void)at;
+    asked++;
+    assert_true(strlen(running) <= len);
+    memcpy(buf, running, strlen(running));
+    return (ssize_t)strlen(running);
+}
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *out)
+{
+    (void)id;
+    out->tv_sec = (time_t)(clock_ns / 1000000000U);
+    out->tv_nsec = (long)(clock_ns % 1000000000U);
+    return 0;
+}
+
+int __wrap_sched_yield(void)
+{
+    const uint64_t one = 1;
+    clock_ns += yield_takes_ns;
+    if (++yields == comes_at)
+        assert_int_equal(write(event, &one, sizeof one), sizeof one);
+    return 0;
+}
+
+static int set_up(void **state)
+{
+    struct io_uring_params params = {.flags = IORING_SETUP_SINGLE_ISSUER |
+                                              IORING_SETUP_DEFER_TASKRUN |
+                                              IORING_SETUP_TASKRUN_FLAG};
+    (void)state;
+    clock_ns = 5000000000U;
+    yields = comes_at = asked = 0;
+    strcpy(running, "1.00 0.50 0.25 2/200 4711\n");
+    yield_takes_ns = 10 * 1000;
+    if (io_uring_queue_init_params(8, &ring, &params))
+        return -1;
+    event = eventfd(0, EFD_CLOEXEC);
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+    io_uring_prep_read(sqe, event, &counted, sizeof counted, 0);
+    return event < 0 ? -1 : 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    io_uring_queue_exit(&ring);
+    transport_poll_close(&load);
+    close(event);
+    return 0;
+}
+
+static struct transport_poll polling(uint64_t us)
+{
+    transport_poll_open(&load, us, 2);
+    return (struct transport_poll){.load = &load};
+}
+
+static void test_how_long(void **state)
+{
+    (void)state;
+    for (unsigned rings = 1; rings < 5; rings++) {
+        transport_poll_open(&load, TRANSPORT_POLL_AUTO, rings);
+        assert_int_equal(load.us, rings == 2 ? 150 : 0);
+        assert_int_equal(load.fd >= 0, rings == 2);
+        transport_poll_close(&load);
+        transport_poll_open(&load, 7, rings);
+        assert_int_equal(load.us, 7);
+        transport_poll_close(&load);
+        transport_poll_open(&load, 0, rings);
+        assert_int_equal(load.fd, -1);
+    }
+}
+
+static void test_not_at_all(void **state)
+{
+    struct transport_poll poll = polling(0);
+    (void)state;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 0);
+}
+
+static void test_gives_up(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 5);
+    assert_int_equal(transport_poll(&poll, &ring), 0); /* and looks again the next time */
+    assert_int_equal(yields, 10);
+}
+
+static void test_finds_at_once(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    io_uring_prep_nop(io_uring_get_sqe(&ring)); /* it is submitted, too */
+    assert_int_equal(transport_poll(&poll, &ring), 1);
+    assert_int_equal(yields, 0);
+}
+
+static void test_finds_what_comes(void **state)
+{
+    struct transport_poll poll = polling(50);
+    struct io_uring_cqe *cqe;
+    (void)state;
+    comes_at = 3;
+    assert_int_equal(transport_poll(&poll, &ring), 1);
+    assert_int_equal(yields, 3);
+    assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
+    assert_int_equal(cqe->res, sizeof counted);
+}
+
+/* Two want the two CPUs beside those that poll: nobody polls for a while, then asks again. */
+static void test_gives_way(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    strcpy(running, "1.00 0.50 0.25 3/200 4711\n"); /* the thread itself is one */
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 0);
+    assert_int_equal(asked, 1);
+    strcpy(running, "1.00 0.50 0.25 2/200 4711\n");
+    clock_ns += 19 * 1000 * 1000;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 0);
+    clock_ns += 1000 * 1000;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 5);
+    assert_int_equal(asked, 2);
+}
+
+/* Those that poll are not counted: they would keep each other from it. */
+static void test_others_poll(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    atomic_store(&load.polling, 1);
+    strcpy(running, "1.00 0.50 0.25 3/200 4711\n");
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 5);
+    assert_int_equal(atomic_load(&load.polling), 1);
+}
+
+static void test_asks_seldom(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    for (unsigned i = 0; i < 100; i++) /* of 50 us each */
+        assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(asked, 5);
+    assert_int_equal(yields, 500);
+}
+
+static void test_not_told(void **state)
+{
+    static const char *const texts[] = {"", "1.00", "1.00 0.50 0.25 x/200 4711\n"};
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct transport_poll poll = polling(50);
+        strcpy(running, texts[i]);
+        assert_int_equal(transport_poll(&poll, &ring), 0);
+        assert_int_equal(yields, 0);
+        transport_poll_close(&load);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_how_long),
+        cmocka_unit_test_setup_teardown(test_not_at_all, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_gives_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_finds_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_finds_what_comes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_gives_way, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_others_poll, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_asks_seldom, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_not_told, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
