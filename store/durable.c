@@ -10,8 +10,9 @@
  * Waking. Syncs are numbered, and those that wait for one sleep on the word of its parity. When it
  * ends, all whom it covers are woken by one call, and find that they are done without any lock; of
  * those that wait for the next, one is, to make it. Both words change at each end, so whoever is
- * about to sleep on either looks again. Who was woken to make the next sync and returns with an
- * error instead wakes everybody.
+ * about to sleep on either looks again. Who was woken to make the next sync may find that it need
+ * not: a newcomer has made one that covers it, too, and it waited for the sync behind that. Then it
+ * wakes another in its place; and if it returns with an error instead, everybody.
  *
  * Joining. Of many threads with a sync after each change, those let go by one sync would come back
  * while the next one runs, for the others: two halves that take turns. So before it begins, a sync
@@ -106,6 +107,7 @@ static void sync_once(struct keg *keg, bool asked)
         atomic_store(&active->durable, length);
     keg->syncing = false;
     keg->expected = riders + keg->joined;
+    atomic_store(&keg->sync_ended, round + 1);
     atomic_fetch_add(&keg->synced[0], 1);
     atomic_fetch_add(&keg->synced[1], 1);
     pthread_cond_broadcast(&keg->released);
@@ -127,36 +129,45 @@ static void await(struct keg *keg, bool first)
     spin_sleep(&keg->synced[round & 1], seen);
 }
 
+/* Covered, while waiting for a sync that has not ended: somebody else may have to make it. */
+static void hand_on(struct keg *keg, uint64_t awaited)
+{
+    if (awaited != UINT64_MAX && atomic_load(&keg->sync_ended) <= awaited)
+        spin_wake(&keg->synced[awaited & 1], 1);
+}
+
 static int sync_all(struct keg *keg, bool asked)
 {
-    uint64_t target, joined = UINT64_MAX; /* the sync that this caller has been counted for */
-    int err = 0;
+    uint64_t target, awaited = UINT64_MAX; /* the sync that this caller has been counted for */
+    bool poisoned = atomic_load(&keg->poisoned);
 
-    if (atomic_load(&keg->poisoned))
+    if (poisoned)
         return -EIO;
     atomic_fetch_add(&keg->counters.sync_waits, 1);
     pthread_mutex_lock(&keg->sync_lock);
     target = keg->appended;
-    while (!err && atomic_load(&keg->durable) < target) {
-        if (atomic_load(&keg->poisoned)) {
-            err = -EIO;
-        } else if (keg->syncing) {
-            bool first = asked && joined != keg->sync_round;
+    while (atomic_load(&keg->durable) < target && !(poisoned = atomic_load(&keg->poisoned))) {
+        if (keg->syncing) {
+            bool first = asked && awaited != keg->sync_round;
 
-            joined = keg->sync_round;
+            awaited = keg->sync_round;
             await(keg, first);
-            if (atomic_load(&keg->durable) >= target)
+            if (atomic_load(&keg->durable) >= target) {
+                hand_on(keg, awaited);
                 return 0;
+            }
             pthread_mutex_lock(&keg->sync_lock);
         } else {
-            keg->joined -= asked && joined == keg->sync_round;
+            keg->joined -= asked && awaited == keg->sync_round;
             sync_once(keg, asked);
         }
     }
     pthread_mutex_unlock(&keg->sync_lock);
-    if (err)
+    if (poisoned)
         wake_all(keg);
-    return err;
+    else
+        hand_on(keg, awaited);
+    return poisoned ? -EIO : 0;
 }
 
 int durable_sync(struct keg *keg)

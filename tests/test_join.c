@@ -3,6 +3,7 @@
 #include "fixture.h"
 #include "spin.h"
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -12,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { THREADS = 6, PUTS = 200, PAUSE = 128, PATIENCE_S = 60 };
+enum { THREADS = 6, PUTS = 200, PAUSE = 128, PATIENCE_S = 30 };
 
 static atomic_uint yields;
 static atomic_bool busy; /* another program takes the CPU at each of them */
@@ -164,12 +165,123 @@ static void test_all_hear_of_a_failure(void **state)
     }
 }
 
+/* ---- Who is woken to make a sync and finds that it need not ---- */
+
+enum { FIRST, SECOND, NEWCOMER, THIRD }; /* who puts */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t moved = PTHREAD_COND_INITIALIZER;
+static unsigned begun, may_end; /* lock: syncs */
+static unsigned asleep;         /* lock: calls of spin_sleep */
+static bool hold_second;        /* lock: the second one, woken, does not go on yet */
+static bool guarded;
+static _Thread_local unsigned who;
+
+void __real_spin_sleep(_Atomic uint32_t *word, uint32_t seen);
+void __wrap_spin_sleep(_Atomic uint32_t *word, uint32_t seen);
+
+void __wrap_spin_sleep(_Atomic uint32_t *word, uint32_t seen)
+{
+    pthread_mutex_lock(&lock);
+    asleep++;
+    pthread_cond_broadcast(&moved);
+    pthread_mutex_unlock(&lock);
+    __real_spin_sleep(word, seen);
+    pthread_mutex_lock(&lock);
+    while (who == SECOND && hold_second)
+        pthread_cond_wait(&moved, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+static int held_sync(void *arg, enum hook_op op, const char *name)
+{
+    (void)arg;
+    (void)name;
+    if (op != HOOK_SYNC || !guarded)
+        return 0;
+    pthread_mutex_lock(&lock);
+    unsigned mine = begun++;
+    pthread_cond_broadcast(&moved);
+    while (mine >= may_end)
+        pthread_cond_wait(&moved, &lock);
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+
+static void await_count(const unsigned *count, unsigned wanted)
+{
+    pthread_mutex_lock(&lock);
+    while (*count < wanted)
+        pthread_cond_wait(&moved, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+static void let(unsigned syncs_end, bool hold)
+{
+    pthread_mutex_lock(&lock);
+    may_end = syncs_end;
+    hold_second = hold;
+    pthread_cond_broadcast(&moved);
+    pthread_mutex_unlock(&lock);
+}
+
+static void *put_once(void *arg)
+{
+    struct writer *w = arg;
+
+    who = w->first;
+    w->err = fixture_put(w->keg, w->first, KEG_SYNC);
+    return NULL;
+}
+
+/* One waits for the next sync. It is woken to make it, but a newcomer does; so it waits for the one
+ * behind that, though it is covered before. A third waits for the same, and needs it. */
+static void test_hands_on(void **state)
+{
+    struct writer writers[THIRD + 1];
+    pthread_t threads[THIRD + 1];
+    struct fixture f;
+
+    (void)state;
+    fixture_open(&f);
+    f.hook.fn = held_sync;
+    begun = may_end = asleep = 0;
+    hold_second = guarded = true;
+    for (unsigned i = FIRST; i <= THIRD; i++) {
+        writers[i] = (struct writer){.keg = f.keg, .first = i};
+        if (i == NEWCOMER)
+            let(1, true); /* the first sync ends: the second thread is woken, and held */
+        if (i == NEWCOMER)
+            assert_int_equal(pthread_join(threads[FIRST], NULL), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, put_once, &writers[i]), 0);
+        if (i == FIRST || i == NEWCOMER)
+            await_count(&begun, i == FIRST ? 1 : 2);
+        if (i == SECOND || i == THIRD)
+            await_count(&asleep, i == SECOND ? 1 : 3);
+        if (i == NEWCOMER) {
+            let(1, false);
+            await_count(&asleep, 2); /* the second thread, once more */
+        }
+    }
+    let(UINT_MAX, false);
+    for (unsigned i = SECOND; i <= THIRD; i++) {
+        struct timespec until = {.tv_sec = time(NULL) + PATIENCE_S};
+
+        assert_int_equal(pthread_timedjoin_np(threads[i], NULL, &until), 0);
+        assert_int_equal(writers[i].err, 0);
+    }
+    guarded = false;
+    assert_int_equal(keg_close(f.keg), 0);
+    fixture_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alone),
         cmocka_unit_test(test_beside_others),
         cmocka_unit_test(test_all_hear_of_a_failure),
+        cmocka_unit_test(test_hands_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
