@@ -21,6 +21,9 @@ struct fuse_ops_daemon {
     bool commit_close;   /* what was truncated or created becomes the file at its last close */
     bool writeback;      /* the kernel gathers writes, and knows sizes and times better */
     atomic_uint seeking; /* late_seek: under way */
+    pthread_mutex_t syncs_lock;
+    struct late *syncs, **syncs_last; /* syncs_lock; late_sync: those that wait for the next sync */
+    bool syncing;                     /* syncs_lock; one is under way */
     struct fuse_session *session;
     pthread_mutex_t handles_lock;
     struct handle *handles; /* handles_lock; those that are open */

@@ -11,9 +11,12 @@
  */
 enum { MOST_SEEKING = 16 };
 
+enum { MOST_SYNCED = 64 }; /* with one sync; more have the next */
+
 /* A request under way. Its memory is the job's; text is what libfuse's buffer held. */
 struct late {
     struct workers_job job; /* first */
+    struct late *next;      /* of those that wait for a sync */
     fuse_req_t req;
     void (*answer)(struct late *late, struct fuse_ops_daemon *daemon);
     uint64_t ino;
@@ -28,35 +31,103 @@ static void run(struct workers_job *job)
     free(late);
 }
 
-/* waits: for WRITEs. False: there is no memory, and that was the reply. */
-static bool hand_over(fuse_req_t req, uint64_t ino, const char *text, size_t len, bool waits,
-                      void (*answer)(struct late *late, struct fuse_ops_daemon *daemon))
+/* NULL: there is no memory, and that was the reply. */
+static struct late *new_late(fuse_req_t req, uint64_t ino, const char *text, size_t len, bool waits,
+                             void (*answer)(struct late *late, struct fuse_ops_daemon *daemon))
 {
-    struct fuse_ops_daemon *d = fuse_req_userdata(req);
     struct late *late = malloc(sizeof *late + len + 1);
     if (!late) {
         fuse_reply_err(req, ENOMEM);
-        return false;
+        return NULL;
     }
     *late = (struct late){
         .job = {.run = run, .waits = waits}, .req = req, .answer = answer, .ino = ino, .len = len};
     memcpy(late->text, text, len);
     late->text[len] = '\0';
-    workers_run(d->workers, &late->job);
-    return true;
+    return late;
 }
 
-static void answer_sync(struct late *late, struct fuse_ops_daemon *d)
+/* waits: for WRITEs. False: there is no memory, and that was the reply. */
+static bool hand_over(fuse_req_t req, uint64_t ino, const char *text, size_t len, bool waits,
+                      void (*answer)(struct late *late, struct fuse_ops_daemon *daemon))
 {
-    reply_done(late->req, volume_sync(d->volume, late->ino));
+    struct fuse_ops_daemon *d = fuse_req_userdata(req);
+    struct late *late = new_late(req, ino, text, len, waits, answer);
+    if (late)
+        workers_run(d->workers, &late->job);
+    return late;
+}
+
+/* ---- Syncs ---- */
+
+void late_begin(struct fuse_ops_daemon *d)
+{
+    pthread_mutex_init(&d->syncs_lock, NULL);
+    d->syncs = NULL;
+    d->syncs_last = &d->syncs;
+    d->syncing = false;
+}
+
+void late_end(struct fuse_ops_daemon *d)
+{
+    pthread_mutex_destroy(&d->syncs_lock);
+}
+
+/* Takes what waits, up to MOST_SYNCED. 0: nothing does, and then the next to come syncs. */
+static size_t take_syncs(struct fuse_ops_daemon *d, struct late **taken)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&d->syncs_lock);
+    for (; d->syncs && count < MOST_SYNCED; count++) {
+        taken[count] = d->syncs;
+        d->syncs = d->syncs->next;
+    }
+    if (!d->syncs)
+        d->syncs_last = &d->syncs;
+    d->syncing = count > 0;
+    pthread_mutex_unlock(&d->syncs_lock);
+    return count;
+}
+
+/* One worker syncs for all, and is not woken for each: the requests that come meanwhile cost no
+ * thread, and their replies go out together. */
+static void run_syncs(struct workers_job *job)
+{
+    struct fuse_ops_daemon *d = fuse_req_userdata(((struct late *)job)->req);
+    struct late *taken[MOST_SYNCED];
+    uint64_t inos[MOST_SYNCED];
+    int errors[MOST_SYNCED];
+    for (size_t count; (count = take_syncs(d, taken)) > 0;) {
+        for (size_t i = 0; i < count; i++)
+            inos[i] = taken[i]->ino;
+        volume_sync_many(d->volume, inos, errors, count);
+        for (size_t i = 0; i < count; i++) {
+            reply_done(taken[i]->req, errors[i]);
+            free(taken[i]);
+        }
+    }
 }
 
 void late_sync(fuse_req_t req, uint64_t ino)
 {
-    if (control_owns(ino))
+    struct fuse_ops_daemon *d = fuse_req_userdata(req);
+    if (control_owns(ino)) {
         fuse_reply_err(req, 0);
-    else
-        hand_over(req, ino, "", 0, false, answer_sync);
+        return;
+    }
+    struct late *late = new_late(req, ino, "", 0, false, NULL);
+    if (!late)
+        return;
+    late->job.run = run_syncs;
+    pthread_mutex_lock(&d->syncs_lock);
+    const bool first = !d->syncing;
+    d->syncing = true;
+    late->next = NULL;
+    *d->syncs_last = late;
+    d->syncs_last = &late->next;
+    pthread_mutex_unlock(&d->syncs_lock);
+    if (first)
+        workers_run(d->workers, &late->job);
 }
 
 static void answer_invalidate(struct late *late, struct fuse_ops_daemon *d)

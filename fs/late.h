@@ -7,6 +7,10 @@
 #include "fuse_ops.h"
 #include <fuse_lowlevel.h>
 
+void late_begin(struct fuse_ops_daemon *daemon);
+void late_end(struct fuse_ops_daemon *daemon);
+
+/* Those that come while a sync is under way are all answered by the next one. */
 void late_sync(fuse_req_t req, uint64_t ino);
 /* Answers 0 to a request once the kernel has forgotten what it cached of the inode. */
 void late_invalidate(fuse_req_t req, uint64_t ino);

@@ -23,6 +23,7 @@
 #include "mount.h"
 #include "fuse_ops.h"
 #include "handles.h"
+#include "late.h"
 #include "log.h"
 #include "mount_check.h"
 #include "mounts.h"
@@ -305,6 +306,7 @@ static int serve_store(struct server *s)
     s->daemon.commit_close = s->options->commit_close;
     s->daemon.writeback = s->options->writeback && !s->options->readonly;
     handles_begin(&s->daemon);
+    late_begin(&s->daemon);
     int err = control_new(&report, geteuid(), getegid(), &s->daemon.control);
     if (!err)
         err = workers_new(MAX_WORKERS, &s->daemon.workers);
@@ -315,6 +317,7 @@ static int serve_store(struct server *s)
         err = serve_session(s);
     workers_free(s->daemon.workers);
     control_free(s->daemon.control);
+    late_end(&s->daemon);
     handles_end(&s->daemon);
     return err;
 }

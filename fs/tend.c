@@ -183,12 +183,32 @@ void tend_measure(struct volume *volume, struct volume_memory *out)
     out->table_bytes += out->held_inodes * sizeof(struct held);
 }
 
+void volume_sync_many(struct volume *volume, const uint64_t *inos, int *errors, size_t count)
+{
+    bool readonly = volume->flags & VOLUME_READONLY, wanted = false;
+    for (size_t i = 0; i < count; i++) {
+        errors[i] = readonly ? 0 : tend_flush(volume, inos[i], true);
+        wanted |= !readonly && !errors[i];
+    }
+    int error = wanted ? keg_sync(volume->keg) : 0;
+    for (size_t i = 0; i < count; i++)
+        if (!errors[i])
+            errors[i] = error;
+    if (!readonly)
+        tend_inline(volume);
+}
+
 int volume_sync(struct volume *volume, uint64_t ino)
 {
+    int error;
+    if (ino) {
+        volume_sync_many(volume, &ino, &error, 1);
+        return error;
+    }
     if (volume->flags & VOLUME_READONLY)
         return 0;
-    int error = ino ? tend_flush(volume, ino, true) : tend_flush_all(volume, HELD_TRUNCATED);
-    if (!error && !ino)
+    error = tend_flush_all(volume, HELD_TRUNCATED);
+    if (!error)
         error = tend_flush_all(volume, HELD_LAZY);
     if (!error)
         error = keg_sync(volume->keg);

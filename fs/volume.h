@@ -198,6 +198,8 @@ void volume_drop_staged(struct volume *volume);
 /* Logs what is held back of ino (0: of all inodes, but nothing that is staged) and makes everything
  * durable. */
 KEG_CHECKED int volume_sync(struct volume *volume, uint64_t ino);
+/* The same for several, none of them 0, with one sync: errors[i] is what it returns for inos[i]. */
+void volume_sync_many(struct volume *volume, const uint64_t *inos, int *errors, size_t count);
 /* Reclaims what is freed and not yet reclaimed, but for inodes with lookups. */
 KEG_CHECKED int volume_tend(struct volume *volume);
 

@@ -378,18 +378,33 @@ static void on_failing_disk(void)
     assert_int_equal(fixture_open(&f), 0);
 }
 
+static uint64_t count_syncs(void)
+{
+    struct keg_stats stats;
+    keg_stats(f.volume->keg, &stats);
+    return stats.syncs;
+}
+
 static void test_a_full_disk_leaves_the_old_contents(void **state)
 {
     (void)state;
     on_failing_disk();
-    uint64_t ino = make_text("a", "old"), before = keys();
+    uint64_t ino = make_text("a", "old"), sound = make_text("b", "sound"), before = keys();
     open_truncate(ino);
     write_text(ino, 0, "half of");
+    write_text(sound, 0, "S");
     const struct env_fault_plan full = {.kind = ENV_FAULT_ENOSPC, .at = 1, .forever = true};
     env_fault_set(f.env, &full);
     assert_true(volume_write(f.volume, ino, 7, " it", 3, 0) < 0);
     env_fault_set(f.env, &(struct env_fault_plan){0});
     assert_true(volume_sync(f.volume, ino) < 0);
+    const uint64_t syncs = count_syncs();
+    int errors[3] = {-1, 0, -1};
+    volume_sync_many(f.volume, (uint64_t[]){sound, ino, sound}, errors, 3);
+    assert_true(errors[1] < 0); /* which keeps the others from nothing */
+    assert_int_equal(errors[0], 0);
+    assert_int_equal(errors[2], 0);
+    assert_int_equal(count_syncs(), syncs + 1);
     assert_true(volume_writer_flush(f.volume, ino) < 0);
     expect_text(ino, 0, "half of");
     assert_true(volume_writer_close(f.volume, ino) < 0);
