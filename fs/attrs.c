@@ -25,6 +25,7 @@ int files_shrink(struct change *change, struct inode *inode, uint64_t size)
     if (error)
         return error;
     inode->size = size;
+    inodes_set_pieces(change->volume, inode->ino, 0);
     if (next < INT64_MAX && !(inode->flags & INODE_TAIL)) {
         inode->flags |= INODE_TAIL;
         change_orphan(change, KEYS_ORPHAN_TAIL, inode->ino);
@@ -190,6 +191,8 @@ static int make_room(struct volume *volume, uint64_t ino, unsigned set,
                      const struct volume_attr *attr)
 {
     struct inode inode;
+    if (tend_has_room(volume))
+        return 0;
     inodes_lock_shared(volume, ino);
     int error = inodes_load(volume, ino, &inode);
     if (!error)

@@ -195,21 +195,11 @@ void change_unlinked(struct change *change, const struct inode *inode)
     log_inode(change, inode, true);
 }
 
-void change_name(struct change *change, uint64_t dir, struct keg_bytes name, uint64_t ino,
-                 uint32_t mode)
+void change_name(struct change *change, const struct keys_key *name, uint64_t ino, uint32_t mode)
 {
-    struct keys_key key;
     uint8_t meta[KEYS_NAME_META_MAX];
-    dirs_key(change->volume, dir, name, &key);
     size_t len = keys_name_encode(meta, ino, mode);
-    change_put(change, &key, (struct keg_bytes){meta, len}, (struct keg_bytes){0});
-}
-
-void change_unname(struct change *change, uint64_t dir, struct keg_bytes name)
-{
-    struct keys_key key;
-    dirs_key(change->volume, dir, name, &key);
-    change_delete(change, &key);
+    change_put(change, name, (struct keg_bytes){meta, len}, (struct keg_bytes){0});
 }
 
 void change_orphan(struct change *change, enum keys_orphan orphan, uint64_t id)

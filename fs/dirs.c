@@ -2,8 +2,9 @@
 /*
  * Directories: what is made, linked, removed and listed. rename.c has renames.
  *
- * An operation that needs to know which inode a name stands for before it can lock it looks first,
- * locks, and looks again; it begins anew if the name has changed meanwhile.
+ * An operation that needs to know which inode a name stands for before it can lock it locks the
+ * directory, looks, and locks the inode as well. Where the order of locks forbids that and somebody
+ * has the inode's, it locks both in order, and looks again.
  */
 #include "volume_internal.h"
 #include <errno.h>
@@ -17,16 +18,22 @@ void dirs_key(const struct volume *volume, uint64_t dir, struct keg_bytes name,
     keys_name(key, dir, hash < KEYS_COOKIE_MIN ? KEYS_COOKIE_MIN : hash, name);
 }
 
+int dirs_find_key(struct volume *volume, uint64_t dir, const struct keys_key *key, uint64_t *ino,
+                  uint32_t *type)
+{
+    struct keg_info info;
+    int error = keg_get(volume->keg, keys_bytes(key), &info);
+    if (!error)
+        error = keys_name_decode((struct keg_bytes){info.meta, info.meta_len}, ino, type);
+    return volume_error(volume, dir, error);
+}
+
 int dirs_find(struct volume *volume, uint64_t dir, struct keg_bytes name, uint64_t *ino,
               uint32_t *type)
 {
     struct keys_key key;
-    struct keg_info info;
     dirs_key(volume, dir, name, &key);
-    int error = keg_get(volume->keg, keys_bytes(&key), &info);
-    if (!error)
-        error = keys_name_decode((struct keg_bytes){info.meta, info.meta_len}, ino, type);
-    return volume_error(volume, dir, error);
+    return dirs_find_key(volume, dir, &key, ino, type);
 }
 
 void dirs_touch(struct inode *dir, int entries, struct timespec now)
@@ -174,12 +181,14 @@ static int make_locked(struct volume *volume, uint64_t dir, struct keg_bytes nam
                        const struct volume_new *new, struct inode *inode)
 {
     struct inode parent;
+    struct keys_key key;
     uint64_t ino;
     uint32_t type;
     int error = inodes_load_dir(volume, dir, &parent);
     if (error)
         return error;
-    error = dirs_find(volume, dir, name, &ino, &type);
+    dirs_key(volume, dir, name, &key);
+    error = dirs_find_key(volume, dir, &key, &ino, &type);
     if (error != -ENOENT)
         return error ? error : -EEXIST;
     if (S_ISDIR(new->mode) && parent.nlink == UINT32_MAX)
@@ -193,7 +202,7 @@ static int make_locked(struct volume *volume, uint64_t dir, struct keg_bytes nam
     dirs_new_inode(&change, inode, ino, &parent, new, now);
     dirs_touch(&parent, 1, now);
     parent.nlink += S_ISDIR(new->mode);
-    change_name(&change, dir, name, ino, new->mode);
+    change_name(&change, &key, ino, new->mode);
     change_new_inode(&change, inode, new->target);
     change_inode(&change, &parent);
     /* Counted first: once the frame is committed it must not fail. */
@@ -284,6 +293,7 @@ static int link_locked(struct volume *volume, uint64_t ino, uint64_t dir, struct
                        struct volume_attr *out)
 {
     struct inode parent, inode;
+    struct keys_key key;
     uint64_t there;
     uint32_t type;
     int error = inodes_load_dir(volume, dir, &parent);
@@ -293,7 +303,8 @@ static int link_locked(struct volume *volume, uint64_t ino, uint64_t dir, struct
         return error;
     if (S_ISDIR(inode.mode))
         return -EPERM;
-    error = dirs_find(volume, dir, name, &there, &type);
+    dirs_key(volume, dir, name, &key);
+    error = dirs_find_key(volume, dir, &key, &there, &type);
     if (error != -ENOENT)
         return error ? error : -EEXIST;
     bool first = inode.nlink == 0;
@@ -312,7 +323,7 @@ static int link_locked(struct volume *volume, uint64_t ino, uint64_t dir, struct
     }
     inode.nlink++;
     inode.ctime = now;
-    change_name(&change, dir, name, ino, inode.mode);
+    change_name(&change, &key, ino, inode.mode);
     change_inode(&change, &inode);
     change_inode(&change, &parent);
     error = change_commit(&change, 0);
@@ -346,8 +357,8 @@ int volume_link(struct volume *volume, uint64_t ino, uint64_t dir, struct keg_by
 
 /* ---- Removing ---- */
 
-static int remove_locked(struct volume *volume, uint64_t dir, struct keg_bytes name, uint64_t ino,
-                         bool is_dir)
+static int remove_locked(struct volume *volume, uint64_t dir, const struct keys_key *name,
+                         uint64_t ino, bool is_dir)
 {
     struct inode parent, inode;
     int error = inodes_load_dir(volume, dir, &parent);
@@ -369,7 +380,7 @@ static int remove_locked(struct volume *volume, uint64_t dir, struct keg_bytes n
     inode.ctime = now;
     struct change change;
     change_begin(&change, volume);
-    change_unname(&change, dir, name);
+    change_delete(&change, name);
     change_unlinked(&change, &inode);
     if (inode.nlink == 0)
         change_orphan(&change, KEYS_ORPHAN_INODE, ino);
@@ -379,23 +390,24 @@ static int remove_locked(struct volume *volume, uint64_t dir, struct keg_bytes n
 
 static int remove_name(struct volume *volume, uint64_t dir, struct keg_bytes name, bool is_dir)
 {
-    uint64_t ino, again;
+    struct lockset set;
+    struct keys_key key;
+    uint64_t ino;
     uint32_t type;
     int error;
     if (!volume_names_ok(name, &error))
         return error;
-    for (bool changed = true; changed;) {
-        struct lockset set;
-        error = dirs_find(volume, dir, name, &ino, &type);
-        if (error)
-            return error;
-        inodes_lock(volume, &set, (uint64_t[]){dir, ino}, 2);
-        error = dirs_find(volume, dir, name, &again, &type);
-        changed = !error && again != ino;
-        if (!error && !changed)
-            error = remove_locked(volume, dir, name, ino, is_dir);
+    dirs_key(volume, dir, name, &key);
+    inodes_lock(volume, &set, &dir, 1);
+    while (!(error = dirs_find_key(volume, dir, &key, &ino, &type))) {
+        if (inodes_lock_also(volume, &set, ino)) {
+            error = remove_locked(volume, dir, &key, ino, is_dir);
+            break;
+        }
         inodes_unlock(volume, &set);
+        inodes_lock(volume, &set, (uint64_t[]){dir, ino}, 2);
     }
+    inodes_unlock(volume, &set);
     if (!error)
         tend_inline(volume);
     return error;

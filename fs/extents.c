@@ -149,17 +149,21 @@ void extents_plan(const struct extent *pieces, size_t count, uint64_t from, uint
 }
 
 struct pieces {
-    struct extent *list;
+    struct extent *list; /* few, or allocated */
     size_t count, capacity;
+    struct extent few[2 * WINDOW_PIECES];
 };
 
 static int add_piece(struct pieces *pieces, struct extent extent)
 {
     if (pieces->count == pieces->capacity) {
-        size_t capacity = pieces->capacity ? pieces->capacity * 2 : 32;
-        struct extent *list = realloc(pieces->list, capacity * sizeof *list);
+        bool first = pieces->list == pieces->few;
+        size_t capacity = pieces->capacity * 2;
+        struct extent *list = realloc(first ? NULL : pieces->list, capacity * sizeof *list);
         if (!list)
             return -ENOMEM;
+        if (first)
+            memcpy(list, pieces->few, sizeof pieces->few);
         pieces->list = list;
         pieces->capacity = capacity;
     }
@@ -215,14 +219,16 @@ static int merge(struct change *change, uint64_t content, const struct extent *p
     return error;
 }
 
-/* data lies in one window, pieces are all of that window's. */
+/* data lies in one window, pieces are all of that window's, or none if it overlaps none and there
+ * are few. *left is how many there are now. */
 static int write_window(struct change *change, struct inode *inode, const struct extent *pieces,
-                        size_t count, uint64_t from, struct keg_bytes data)
+                        size_t count, uint64_t from, struct keg_bytes data, size_t *left)
 {
     size_t first, last;
     struct keys_key key;
     uint64_t start = from, end = from + data.len;
     extents_plan(pieces, count, from, end, &first, &last);
+    *left = count - (last - first) + 1;
     if (first < last) {
         start = pieces[first].offset < from ? pieces[first].offset : from;
         end = end_of(&pieces[last - 1]) > end ? end_of(&pieces[last - 1]) : end;
@@ -247,31 +253,55 @@ static int write_window(struct change *change, struct inode *inode, const struct
     return 0;
 }
 
+/*
+ * Nothing reaches past the size, so a write behind it meets nothing: it only needs to know whether
+ * its window has too many pieces. That is kept in memory for the window of the size. It is a
+ * number that may be wrong after truncations and failures, and then a window has some pieces too
+ * many or is looked at for nothing.
+ */
+static unsigned pieces_at_end(const struct change *change, const struct inode *inode,
+                              uint64_t offset)
+{
+    if (!inode->bytes || window_of(offset) >= inode->size)
+        return 0;
+    unsigned pieces = inodes_pieces(change->volume, inode->ino);
+    return offset >= inode->size && pieces ? pieces : WINDOW_PIECES;
+}
+
 int extents_write(struct change *change, struct inode *inode, uint64_t offset, const void *data,
                   size_t len)
 {
-    struct pieces pieces = {0};
+    struct pieces pieces;
     const uint8_t *bytes = data;
     uint64_t end = offset + len;
+    const bool at_end = window_of(end - 1) + KEYS_WINDOW >= inode->size;
+    size_t at = 0, left = 0, unseen = pieces_at_end(change, inode, offset);
     int error = 0;
-    /* Nothing reaches past the size, so a write behind it meets nothing. */
-    if (inode->bytes && window_of(offset) < inode->size)
+    pieces.list = pieces.few;
+    pieces.count = 0;
+    pieces.capacity = sizeof pieces.few / sizeof *pieces.few;
+    if (unseen >= WINDOW_PIECES) {
         error = gather(change->volume, inode->content, offset, end, &pieces);
-    size_t at = 0;
+        unseen = 0;
+    }
     while (!error && offset < end) {
         uint64_t next = window_of(offset) + KEYS_WINDOW;
         size_t n = (size_t)((next < end ? next : end) - offset);
         size_t count = 0;
         while (at + count < pieces.count && pieces.list[at + count].offset < next)
             count++;
-        /* With no pieces the list is NULL, to which nothing may be added. */
-        error = write_window(change, inode, count ? pieces.list + at : NULL, count, offset,
-                             (struct keg_bytes){bytes, n});
+        error = write_window(change, inode, pieces.list + at, count, offset,
+                             (struct keg_bytes){bytes, n}, &left);
+        left += unseen;
+        unseen = 0;
         at += count;
         bytes += n;
         offset += n;
     }
-    free(pieces.list);
+    if (pieces.list != pieces.few)
+        free(pieces.list);
+    if (!error && at_end)
+        inodes_set_pieces(change->volume, inode->ino, (unsigned)left);
     return error;
 }
 

@@ -37,22 +37,44 @@ static struct stripe *get_stripe(struct volume *volume, uint64_t ino)
 
 /* ---- Locks ---- */
 
+/* False: the stripe is in the set. Else it is put there; *at is where. */
+static bool add_stripe(struct lockset *set, uint8_t stripe, unsigned *at)
+{
+    unsigned i = set->count;
+    while (i > 0 && set->stripes[i - 1] > stripe)
+        i--;
+    if (i > 0 && set->stripes[i - 1] == stripe)
+        return false;
+    memmove(set->stripes + i + 1, set->stripes + i, set->count - i);
+    set->stripes[i] = stripe;
+    set->count++;
+    *at = i;
+    return true;
+}
+
 void inodes_lock(struct volume *volume, struct lockset *set, const uint64_t *inos, unsigned count)
 {
+    unsigned at;
     set->count = 0;
-    for (unsigned i = 0; i < count; i++) {
-        uint8_t stripe = stripe_of(inos[i]);
-        unsigned at = set->count;
-        while (at > 0 && set->stripes[at - 1] > stripe)
-            at--;
-        if (at > 0 && set->stripes[at - 1] == stripe)
-            continue;
-        memmove(set->stripes + at + 1, set->stripes + at, set->count - at);
-        set->stripes[at] = stripe;
-        set->count++;
-    }
+    for (unsigned i = 0; i < count; i++)
+        (void)!add_stripe(set, stripe_of(inos[i]), &at);
     for (unsigned i = 0; i < set->count; i++)
         pthread_rwlock_wrlock(&volume->stripes[set->stripes[i]].lock);
+}
+
+bool inodes_lock_also(struct volume *volume, struct lockset *set, uint64_t ino)
+{
+    struct lockset more = *set;
+    unsigned at;
+    if (!add_stripe(&more, stripe_of(ino), &at))
+        return true;
+    pthread_rwlock_t *lock = &get_stripe(volume, ino)->lock;
+    if (at == set->count)
+        pthread_rwlock_wrlock(lock);
+    else if (pthread_rwlock_trywrlock(lock))
+        return false;
+    *set = more;
+    return true;
 }
 
 void inodes_unlock(struct volume *volume, const struct lockset *set)
@@ -115,6 +137,10 @@ void inodes_destroy(struct volume *volume)
 {
     for (int i = 0; i < STRIPES; i++)
         destroy_stripe(&volume->stripes[i]);
+    for (struct held *next, *held = volume->spare; held; held = next) {
+        next = held->next;
+        free(held);
+    }
 }
 
 /* ---- The table; all under table_lock ---- */
@@ -253,33 +279,65 @@ static void link_held(struct volume *volume, struct held *held)
     pthread_mutex_unlock(&volume->tend_lock);
 }
 
-static void unlink_held(struct volume *volume, struct held *held)
+static void unlink_locked(struct volume *volume, struct held *held)
 {
     struct held_list *list = &volume->held[held->kind];
-    pthread_mutex_lock(&volume->tend_lock);
     *(held->prev ? &held->prev->next : &list->first) = held->next;
     *(held->next ? &held->next->prev : &list->last) = held->prev;
     list->count--;
+}
+
+static void unlink_held(struct volume *volume, struct held *held)
+{
+    pthread_mutex_lock(&volume->tend_lock);
+    unlink_locked(volume, held);
     pthread_mutex_unlock(&volume->tend_lock);
+}
+
+/* It is in a list, or was just made. Each overwriting of a file holds it once, so some are kept. */
+static void free_held(struct volume *volume, struct held *held, bool listed)
+{
+    pthread_mutex_lock(&volume->tend_lock);
+    if (listed)
+        unlink_locked(volume, held);
+    if (volume->spares < SPARES) {
+        held->next = volume->spare;
+        volume->spare = held;
+        volume->spares++;
+        held = NULL;
+    }
+    pthread_mutex_unlock(&volume->tend_lock);
+    free(held);
+}
+
+static struct held *alloc_held(struct volume *volume)
+{
+    pthread_mutex_lock(&volume->tend_lock);
+    struct held *held = volume->spare;
+    if (held) {
+        volume->spare = held->next;
+        volume->spares--;
+    }
+    pthread_mutex_unlock(&volume->tend_lock);
+    return held ? held : malloc(sizeof *held);
 }
 
 static struct held *new_held(struct volume *volume, uint64_t ino)
 {
     struct stripe *s = get_stripe(volume, ino);
-    struct held *made = calloc(1, sizeof *made);
+    struct held *made = alloc_held(volume);
     if (!made)
         return NULL;
-    made->ino = ino;
+    *made = (struct held){.ino = ino};
     pthread_mutex_lock(&s->table_lock);
     struct entry *e = get_locked(s, ino);
     if (e)
         e->held = made;
     pthread_mutex_unlock(&s->table_lock);
-    if (!e) {
-        free(made);
-        return NULL;
-    }
-    return made;
+    if (e)
+        return made;
+    free_held(volume, made, false);
+    return NULL;
 }
 
 int inodes_hold(struct volume *volume, const struct inode *inode, bool lazy)
@@ -313,8 +371,7 @@ void inodes_logged(struct volume *volume, uint64_t ino)
     }
     pthread_mutex_unlock(&s->table_lock);
     if (held)
-        unlink_held(volume, held);
-    free(held);
+        free_held(volume, held, true);
 }
 
 bool inodes_is_held(struct volume *volume, uint64_t ino)
@@ -385,6 +442,28 @@ uint32_t inodes_writers(struct volume *volume, uint64_t ino)
     uint32_t writers = e ? e->writers : 0;
     pthread_mutex_unlock(&s->table_lock);
     return writers;
+}
+
+/* ---- Pieces ---- */
+
+unsigned inodes_pieces(struct volume *volume, uint64_t ino)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    const struct entry *e = find_locked(s, ino);
+    unsigned pieces = e ? e->pieces : 0;
+    pthread_mutex_unlock(&s->table_lock);
+    return pieces;
+}
+
+void inodes_set_pieces(struct volume *volume, uint64_t ino, unsigned pieces)
+{
+    struct stripe *s = get_stripe(volume, ino);
+    pthread_mutex_lock(&s->table_lock);
+    struct entry *e = find_locked(s, ino);
+    if (e)
+        e->pieces = (uint8_t)(pieces < UINT8_MAX ? pieces : UINT8_MAX);
+    pthread_mutex_unlock(&s->table_lock);
 }
 
 /* ---- Lookups ---- */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "keys.h"
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -21,24 +22,22 @@ enum {
 
 static void put_be64(uint8_t *p, uint64_t v)
 {
-    for (int i = 0; i < 8; i++)
-        p[i] = (uint8_t)(v >> (56 - 8 * i));
+    v = htobe64(v);
+    memcpy(p, &v, sizeof v);
 }
 
 static uint64_t get_be64(const uint8_t *p)
 {
-    uint64_t v = 0;
-    for (int i = 0; i < 8; i++)
-        v = v << 8 | p[i];
-    return v;
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return be64toh(v);
 }
 
 static uint64_t get_le64(const uint8_t *p)
 {
-    uint64_t v = 0;
-    for (int i = 7; i >= 0; i--)
-        v = v << 8 | p[i];
-    return v;
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return le64toh(v);
 }
 
 static uint8_t *put_le(uint8_t *p, uint64_t v, int bytes)
@@ -74,8 +73,20 @@ static uint64_t read_le(struct reader *r, int bytes)
     return v;
 }
 
+static uint32_t read_le32(struct reader *r)
+{
+    uint32_t v;
+    if (r->end - r->at < (ptrdiff_t)sizeof v) {
+        r->bad = true;
+        return 0;
+    }
+    memcpy(&v, r->at, sizeof v);
+    r->at += sizeof v;
+    return le32toh(v);
+}
+
 /* The shortest form only: a last byte of 0 behind others would be a second form of one number. */
-static uint64_t read_varint(struct reader *r, uint64_t max)
+static uint64_t read_long_varint(struct reader *r, uint64_t max)
 {
     uint64_t v = 0;
     for (int shift = 0; shift < 64 && r->at < r->end; shift += 7) {
@@ -91,6 +102,13 @@ static uint64_t read_varint(struct reader *r, uint64_t max)
     }
     r->bad = true;
     return 0;
+}
+
+static inline uint64_t read_varint(struct reader *r, uint64_t max)
+{
+    if (r->at < r->end && *r->at < 0x80 && *r->at <= max)
+        return *r->at++;
+    return read_long_varint(r, max);
 }
 
 /* Signed numbers near 0 are short. */
@@ -115,7 +133,7 @@ static struct timespec read_time(struct reader *r, time_t base)
 {
     struct timespec t;
     t.tv_sec = (time_t)(unzigzag(read_varint(r, UINT64_MAX)) + (uint64_t)base);
-    t.tv_nsec = (long)read_le(r, 4);
+    t.tv_nsec = (long)read_le32(r);
     if (t.tv_nsec >= NS_PER_S)
         r->bad = true;
     return t;
@@ -256,7 +274,7 @@ static uint64_t rotate(uint64_t v, int bits)
     return v << bits | v >> (64 - bits);
 }
 
-static void sip_round(uint64_t v[4])
+static inline __attribute__((always_inline)) void sip_round(uint64_t v[4])
 {
     v[0] += v[1];
     v[2] += v[3];

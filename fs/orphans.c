@@ -36,6 +36,25 @@ int orphans_scan(struct volume *volume)
     return volume_error(volume, 0, more < 0 ? more : error);
 }
 
+/*
+ * Contents of an inode. Most files are one extent, whose length the inode tells: it is found by its
+ * key, without a scan. 1: all deletions are in the frame.
+ */
+static int delete_contents(struct change *change, uint64_t content, uint64_t bytes, uint32_t flags)
+{
+    struct keys_key key;
+    struct keg_info info;
+    if (!content)
+        return 1;
+    keys_extent(&key, content, 0);
+    if (!(flags & INODE_CONTENTS) && bytes && bytes <= KEYS_WINDOW &&
+        keg_get(change->volume->keg, keys_bytes(&key), &info) == 0 && info.value_len == bytes) {
+        change_delete(change, &key);
+        return !change->error;
+    }
+    return change_delete_all(change, KEYS_EXTENT, content);
+}
+
 /* These return 1 when the frame holds all that is to be done for the work, 0 when it is full, or an
  * error. */
 
@@ -64,10 +83,10 @@ static int reclaim_inode(struct change *change, uint64_t ino)
         inodes_unlinked(change->volume, ino); /* the last one to forget it brings it here again */
         return 1;
     }
-    if ((inode.content && !change_delete_all(change, KEYS_EXTENT, inode.content)) ||
+    if (!delete_contents(change, inode.content, inode.bytes, inode.flags) ||
         (inode.stale && !change_delete_all(change, KEYS_EXTENT, inode.stale)) ||
-        (inode.old.content && !change_delete_all(change, KEYS_EXTENT, inode.old.content)) ||
-        !change_delete_all(change, KEYS_XATTR, ino))
+        !delete_contents(change, inode.old.content, inode.old.bytes, inode.old.flags) ||
+        (inode.flags & INODE_HAS_XATTRS && !change_delete_all(change, KEYS_XATTR, ino)))
         return change->error;
     if (inode.staged && inode.content)
         change_unorphan(change, KEYS_ORPHAN_CONTENT, inode.content);

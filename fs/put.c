@@ -121,7 +121,9 @@ static int finish_locked(struct put *p, uint64_t dir, struct keg_bytes name, uin
         change_unorphan(&change, KEYS_ORPHAN_CONTENT, inode.content);
     if (!old) {
         dirs_touch(&parent, 1, now);
-        change_name(&change, dir, name, ino, inode.mode);
+        struct keys_key key;
+        dirs_key(volume, dir, name, &key);
+        change_name(&change, &key, ino, inode.mode);
         change_inode(&change, &parent);
     }
     error = change_commit(&change, 0);

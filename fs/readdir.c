@@ -69,19 +69,16 @@ static int offer(struct listing *l, bool same_follows)
     return 0;
 }
 
-static int set_waiting(struct listing *l, const struct keg_entry *entry)
+static int set_waiting(struct listing *l, const struct keys_parsed *name, struct keg_bytes meta)
 {
-    struct keys_parsed parsed;
-    int error = keys_parse(entry->key, &parsed);
-    if (!error)
-        error = keys_name_decode(entry->meta, &l->ino, &l->type);
+    int error = keys_name_decode(meta, &l->ino, &l->type);
     if (error)
         return volume_error(l->volume, l->dir, error);
-    if (parsed.hash != l->hash)
+    if (name->hash != l->hash)
         l->before = l->hash;
-    l->hash = parsed.hash;
-    l->name_len = parsed.name.len;
-    memcpy(l->name, parsed.name.data, parsed.name.len);
+    l->hash = name->hash;
+    l->name_len = name->name.len;
+    memcpy(l->name, name->name.data, name->name.len);
     l->waiting = true;
     return 0;
 }
@@ -93,22 +90,20 @@ static int list(struct listing *l, struct keg_iter *iter)
         int more = keg_iter_next(iter, &entry);
         if (more < 0)
             return more;
-        bool same = false;
+        struct keys_parsed next;
         if (more) {
-            struct keys_parsed next;
             int error = volume_error(l->volume, l->dir, keys_parse(entry.key, &next));
             if (error)
                 return error;
-            same = next.hash == l->hash;
         }
         if (l->waiting) {
-            int taken = offer(l, same);
+            int taken = offer(l, more && next.hash == l->hash);
             if (taken <= 0)
                 return taken;
         }
         if (!more)
             return 0;
-        int error = set_waiting(l, &entry);
+        int error = set_waiting(l, &next, entry.meta);
         if (error)
             return error;
     }

@@ -14,7 +14,7 @@ enum { DEPTH_MAX = 1 << 20 }; /* no sound tree is deeper; a damaged one may be a
 struct rename {
     struct volume *volume;
     uint64_t from_dir, to_dir;
-    struct keg_bytes from_name, to_name;
+    struct keys_key from_name, to_name;
     unsigned flags;
     uint64_t moved, replaced; /* inodes; replaced is 0 if the new name is free */
     uint32_t moved_type, replaced_type;
@@ -22,10 +22,10 @@ struct rename {
 
 static int find_names(struct rename *r)
 {
-    int error = dirs_find(r->volume, r->from_dir, r->from_name, &r->moved, &r->moved_type);
+    int error = dirs_find_key(r->volume, r->from_dir, &r->from_name, &r->moved, &r->moved_type);
     if (error)
         return error;
-    error = dirs_find(r->volume, r->to_dir, r->to_name, &r->replaced, &r->replaced_type);
+    error = dirs_find_key(r->volume, r->to_dir, &r->to_name, &r->replaced, &r->replaced_type);
     if (error == -ENOENT) {
         r->replaced = 0;
         r->replaced_type = 0;
@@ -49,11 +49,16 @@ static int check_not_below(struct volume *volume, uint64_t above, uint64_t dir)
     return -EINVAL;
 }
 
+static bool may_loop(const struct rename *r)
+{
+    return r->from_dir != r->to_dir &&
+           (S_ISDIR(r->moved_type) || (r->flags & VOLUME_EXCHANGE && S_ISDIR(r->replaced_type)));
+}
+
+/* Takes locks of directories on the way, so none may be held. */
 static int check_loops(const struct rename *r)
 {
     int error = 0;
-    if (r->from_dir == r->to_dir)
-        return 0;
     if (S_ISDIR(r->moved_type))
         error = check_not_below(r->volume, r->moved, r->to_dir);
     if (!error && r->flags & VOLUME_EXCHANGE && S_ISDIR(r->replaced_type))
@@ -143,14 +148,14 @@ static int rename_locked(const struct rename *r)
         return error;
     }
     move(&moved, &from, to, now);
-    change_name(&change, r->to_dir, r->to_name, r->moved, moved.mode);
+    change_name(&change, &r->to_name, r->moved, moved.mode);
     if (r->flags & VOLUME_EXCHANGE) {
         move(&replaced, to, &from, now);
-        change_name(&change, r->from_dir, r->from_name, r->replaced, replaced.mode);
+        change_name(&change, &r->from_name, r->replaced, replaced.mode);
         dirs_touch(&from, 0, now);
         dirs_touch(to, 0, now);
     } else {
-        change_unname(&change, r->from_dir, r->from_name);
+        change_delete(&change, &r->from_name);
         if (r->replaced)
             replace(&change, &replaced, to, now);
         dirs_touch(&from, -1, now);
@@ -168,19 +173,33 @@ static int rename_locked(const struct rename *r)
     return change_commit(&change, frees ? KEG_FREEING : 0);
 }
 
-static int rename_found(struct rename *r, bool *changed)
+static bool lock_found(const struct rename *r, struct lockset *set)
+{
+    return inodes_lock_also(r->volume, set, r->moved) &&
+           (!r->replaced || inodes_lock_also(r->volume, set, r->replaced));
+}
+
+static int rename_names(struct rename *r)
 {
     struct lockset set;
-    uint64_t moved = r->moved, replaced = r->replaced;
-    int error = check_loops(r);
-    if (error)
-        return error;
-    uint64_t inos[] = {r->from_dir, r->to_dir, r->moved, r->replaced};
-    inodes_lock(r->volume, &set, inos, replaced ? 4 : 3);
-    error = find_names(r);
-    *changed = !error && (r->moved != moved || r->replaced != replaced);
-    if (!error && !*changed)
-        error = rename_locked(r);
+    uint64_t moved = 0, replaced = 0; /* of which it is known that they make no circle */
+    int error;
+    inodes_lock(r->volume, &set, (uint64_t[]){r->from_dir, r->to_dir}, 2);
+    while (!(error = find_names(r)) && r->moved != r->replaced) {
+        bool sound = !may_loop(r) || (r->moved == moved && r->replaced == replaced);
+        if (sound && lock_found(r, &set)) {
+            error = rename_locked(r);
+            break;
+        }
+        inodes_unlock(r->volume, &set);
+        error = sound ? 0 : check_loops(r);
+        if (error)
+            return error;
+        moved = r->moved;
+        replaced = r->replaced;
+        uint64_t inos[] = {r->from_dir, r->to_dir, moved, replaced};
+        inodes_lock(r->volume, &set, inos, replaced ? 4 : 3);
+    }
     inodes_unlock(r->volume, &set);
     return error;
 }
@@ -188,22 +207,18 @@ static int rename_found(struct rename *r, bool *changed)
 int volume_rename(struct volume *volume, uint64_t dir, struct keg_bytes name, uint64_t new_dir,
                   struct keg_bytes new_name, unsigned flags)
 {
-    struct rename r = {volume, dir, new_dir, name, new_name, flags, 0, 0, 0, 0};
+    struct rename r = {.volume = volume, .from_dir = dir, .to_dir = new_dir, .flags = flags};
     int error;
     if (!volume_names_ok(name, &error) || !volume_names_ok(new_name, &error))
         return error;
     if (flags & ~(unsigned)(VOLUME_NOREPLACE | VOLUME_EXCHANGE) ||
         flags == (VOLUME_NOREPLACE | VOLUME_EXCHANGE))
         return -EINVAL;
+    dirs_key(volume, dir, name, &r.from_name);
+    dirs_key(volume, new_dir, new_name, &r.to_name);
     if (dir != new_dir)
         pthread_mutex_lock(&volume->rename_lock);
-    bool changed;
-    do {
-        changed = false;
-        error = find_names(&r);
-        if (!error && r.moved != r.replaced)
-            error = rename_found(&r, &changed);
-    } while (changed);
+    error = rename_names(&r);
     if (dir != new_dir)
         pthread_mutex_unlock(&volume->rename_lock);
     if (!error)

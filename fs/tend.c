@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { RETRY_MS = 1000 };
+enum { RETRY_MS = 1000, GATHER_MS = 5 };
 
 uint64_t tend_clock(void)
 {
@@ -46,7 +46,8 @@ void tend_add(struct volume *volume, enum work_kind kind, uint64_t id)
     if (volume->work_count < volume->work_capacity || grow_locked(volume) == 0) {
         size_t at = (volume->work_at + volume->work_count++) % volume->work_capacity;
         volume->work[at] = (struct work){kind, id};
-        pthread_cond_signal(&volume->work_wake);
+        if (volume->work_count == 1 || volume->work_count == LOCK_MAX)
+            pthread_cond_signal(&volume->work_wake);
     }
     pthread_mutex_unlock(&volume->tend_lock);
 }
@@ -70,19 +71,29 @@ static void take_off(struct volume *volume, size_t n)
     pthread_mutex_unlock(&volume->tend_lock);
 }
 
-int tend_run(struct volume *volume)
+/* A frame's worth of it. *count: how much there was; *done of it needs no more. */
+static int run_some(struct volume *volume, size_t *count, size_t *done)
 {
     struct work work[LOCK_MAX];
-    size_t count;
     int error = 0;
+    *done = 0;
     pthread_mutex_lock(&volume->reclaim_lock);
-    while (!error && (count = peek(volume, work, LOCK_MAX)) > 0) {
-        size_t done = 0;
-        error = orphans_reclaim(volume, work, count, &done);
-        if (done)
-            take_off(volume, done);
-    }
+    *count = peek(volume, work, LOCK_MAX);
+    if (*count)
+        error = orphans_reclaim(volume, work, *count, done);
+    if (*done)
+        take_off(volume, *done);
     pthread_mutex_unlock(&volume->reclaim_lock);
+    return error;
+}
+
+int tend_run(struct volume *volume)
+{
+    size_t count, done;
+    int error;
+    do
+        error = run_some(volume, &count, &done);
+    while (!error && count);
     return error;
 }
 
@@ -151,6 +162,14 @@ int tend_flush_all(struct volume *volume, enum held_kind kind)
     return flush_held(volume, kind, UINT64_MAX);
 }
 
+bool tend_has_room(struct volume *volume)
+{
+    pthread_mutex_lock(&volume->tend_lock);
+    size_t held = volume->held[HELD_LAZY].count + volume->held[HELD_TRUNCATED].count;
+    pthread_mutex_unlock(&volume->tend_lock);
+    return held < volume->hold_max;
+}
+
 /* The oldest of another thread may be the same, and it holds one for each: so this goes on until
  * there is room, or as often as there were any at first: they are gone then, and what came is
  * others'. */
@@ -179,8 +198,8 @@ void tend_measure(struct volume *volume, struct volume_memory *out)
         out->held_inodes += volume->held[i].count;
     out->queued += volume->work_count;
     out->table_bytes += volume->work_capacity * sizeof(struct work);
+    out->table_bytes += (out->held_inodes + volume->spares) * sizeof(struct held);
     pthread_mutex_unlock(&volume->tend_lock);
-    out->table_bytes += out->held_inodes * sizeof(struct held);
 }
 
 void volume_sync_many(struct volume *volume, const uint64_t *inos, int *errors, size_t count)
@@ -224,17 +243,29 @@ static void wait_until_locked(struct volume *volume, pthread_cond_t *wake, uint6
     pthread_cond_timedwait(wake, &volume->tend_lock, &t);
 }
 
+/* Who removes one file often goes on to others, and they share a frame, a lock of each stripe and
+ * the waking of this thread. */
+static void gather_locked(struct volume *volume)
+{
+    uint64_t until = tend_clock() + GATHER_MS;
+    while (!volume->stop && volume->work_count < LOCK_MAX && tend_clock() < until)
+        wait_until_locked(volume, &volume->work_wake, until);
+}
+
 static void *reclaim_thread(void *arg)
 {
     struct volume *volume = arg;
+    size_t count, done = 1;
     pthread_mutex_lock(&volume->tend_lock);
     while (!volume->stop) {
         if (!volume->work_count) {
             pthread_cond_wait(&volume->work_wake, &volume->tend_lock);
             continue;
         }
+        if (done) /* else it is one large piece, in the middle */
+            gather_locked(volume);
         pthread_mutex_unlock(&volume->tend_lock);
-        bool failed = tend_run(volume) < 0;
+        bool failed = run_some(volume, &count, &done) < 0;
         pthread_mutex_lock(&volume->tend_lock);
         if (failed && !volume->stop)
             wait_until_locked(volume, &volume->work_wake, tend_clock() + RETRY_MS);

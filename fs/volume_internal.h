@@ -22,6 +22,7 @@ enum {
     RECLAIM_FULL = RECLAIM_MAX - 8, /* from here on, what is left is for inode and orphan keys */
     LOCK_MAX = 32,                  /* inodes that one operation locks */
     WRITE_MAX = 16 << 20,           /* bytes of one write */
+    SPARES = 64,                    /* of struct held, kept for the next */
     WINDOW_PIECES = 16,             /* extents in a window before they are merged */
     XATTR_VALUE_MAX = 64 << 10,     /* bytes */
     DIRENT_SIZE = 32,               /* what an entry adds to the size of its directory */
@@ -55,6 +56,7 @@ struct entry {
     struct held *held; /* its contents change under the stripe's lock, held exclusively */
     bool unlinked;     /* has no name: to be reclaimed when lookups is 0 */
     bool linkable;     /* never had one, and may be given its first */
+    uint8_t pieces;    /* inodes_pieces */
     uint32_t writers;  /* volume_writer_open */
 };
 
@@ -101,6 +103,8 @@ struct volume {
     struct work *work;         /* a ring */
     size_t work_at, work_count, work_capacity;
     struct held_list held[HELD_KINDS];
+    struct held *spare; /* up to SPARES that are not used */
+    size_t spares;
     bool stop;
     pthread_cond_t work_wake, held_wake;
     pthread_t reclaimer, flusher;
@@ -131,6 +135,8 @@ struct lockset {
     uint8_t stripes[LOCK_MAX]; /* ascending, each once */
 };
 void inodes_lock(struct volume *volume, struct lockset *set, const uint64_t *inos, unsigned count);
+/* Locks one more, if that needs no waiting against the order of locks; else false. */
+bool inodes_lock_also(struct volume *volume, struct lockset *set, uint64_t ino);
 void inodes_unlock(struct volume *volume, const struct lockset *set);
 void inodes_lock_one(struct volume *volume, uint64_t ino);
 void inodes_lock_shared(struct volume *volume, uint64_t ino);
@@ -166,6 +172,11 @@ KEG_CHECKED int inodes_add_writer(struct volume *volume, uint64_t ino);
 uint32_t inodes_drop_writer(struct volume *volume, uint64_t ino); /* returns how many are left */
 uint32_t inodes_writers(struct volume *volume, uint64_t ino);
 
+/* How many extents the window has in which the file ends; 0: not known. A guess (extents.c), kept
+ * while the inode is in the table. */
+unsigned inodes_pieces(struct volume *volume, uint64_t ino);
+void inodes_set_pieces(struct volume *volume, uint64_t ino, unsigned pieces);
+
 KEG_CHECKED int inodes_count_lookup(struct volume *volume, uint64_t ino);
 /* Takes it back, when nobody got to know of it. */
 void inodes_uncount_lookup(struct volume *volume, uint64_t ino);
@@ -181,7 +192,8 @@ void inodes_attr(const struct inode *inode, struct volume_attr *attr);
 /* ---- change.c: what one operation logs ---- */
 
 struct chunk;
-enum { CHANGE_NOTES = 12, CHANGE_ROOM = 1024, CHANGE_OPS = 8 };
+/* Room for what a write of 1 MiB logs; of more, there are allocations. */
+enum { CHANGE_NOTES = 12, CHANGE_ROOM = 1024, CHANGE_OPS = 20 };
 /*
  * A frame under construction. Errors stick: the first is returned by change_commit, so that what
  * comes before it need not be checked call by call. change_commit (or change_drop) frees it.
@@ -217,9 +229,8 @@ void change_unlinked(struct change *change, const struct inode *inode);
 /* The same as change_inode where only the contents changed: nothing of a staged inode is logged. */
 void change_contents(struct change *change, const struct inode *inode);
 void change_new_inode(struct change *change, const struct inode *inode, struct keg_bytes target);
-void change_name(struct change *change, uint64_t dir, struct keg_bytes name, uint64_t ino,
-                 uint32_t mode);
-void change_unname(struct change *change, uint64_t dir, struct keg_bytes name);
+/* The name, by its key (dirs_key), leads to the inode. change_delete takes it away. */
+void change_name(struct change *change, const struct keys_key *name, uint64_t ino, uint32_t mode);
 void change_orphan(struct change *change, enum keys_orphan orphan, uint64_t id);
 void change_unorphan(struct change *change, enum keys_orphan orphan, uint64_t id);
 /* Something to be done once the frame is committed. */
@@ -237,6 +248,9 @@ void dirs_key(const struct volume *volume, uint64_t dir, struct keg_bytes name,
 /* What a name stands for. -ENOENT. */
 KEG_CHECKED int dirs_find(struct volume *volume, uint64_t dir, struct keg_bytes name, uint64_t *ino,
                           uint32_t *type);
+/* The same by its key; dir is for the log. */
+KEG_CHECKED int dirs_find_key(struct volume *volume, uint64_t dir, const struct keys_key *key,
+                              uint64_t *ino, uint32_t *type);
 /* A name of dir came (1), went (-1) or changed (0), at `now`. */
 void dirs_touch(struct inode *dir, int entries, struct timespec now);
 /* 0, -ENOTEMPTY, or another error. */
@@ -365,6 +379,7 @@ KEG_CHECKED int tend_flush_all(struct volume *volume, enum held_kind kind);
 /* Before one more is held: logs the oldest if there are as many as there may be, of times of access
  * first. For a `lazy` one nothing else is logged: -EAGAIN. No lock is held. */
 KEG_CHECKED int tend_make_room(struct volume *volume, bool lazy);
+bool tend_has_room(struct volume *volume);
 void tend_measure(struct volume *volume, struct volume_memory *out);
 /* Milliseconds, only to be compared. */
 uint64_t tend_clock(void);
