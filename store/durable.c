@@ -9,10 +9,10 @@
  *
  * Waking. Syncs are numbered, and those that wait for one sleep on the word of its parity. When it
  * ends, all whom it covers are woken by one call, and find that they are done without any lock; of
- * those that wait for the next, one is, to make it. Both words change at each end, so whoever is
- * about to sleep on either looks again. Who was woken to make the next sync may find that it need
- * not: a newcomer has made one that covers it, too, and it waited for the sync behind that. Then it
- * wakes another in its place; and if it returns with an error instead, everybody.
+ * those that wait for the next, one is, to make it. So nobody may wait for the next whom the one
+ * under way covers: it would take that wake-up, and make no sync. Both words change at each end, so
+ * whoever is about to sleep on either looks again. Who was woken to make the next sync and returns
+ * with an error instead wakes everybody.
  *
  * Joining. Of many threads with a sync after each change, those let go by one sync would come back
  * while the next one runs, for the others: two halves that take turns. So before it begins, a sync
@@ -82,7 +82,7 @@ static void sync_once(struct keg *keg, bool asked)
     riders = keg->joined + asked;
     keg->joined = 0;
     active = keg->active;
-    appended = keg->appended;
+    appended = keg->syncing_to = keg->appended;
     length = atomic_load(&active->length);
     if (asked)
         atomic_store(&keg->sync_bytes, appended - atomic_load(&keg->durable));
@@ -107,7 +107,6 @@ static void sync_once(struct keg *keg, bool asked)
         atomic_store(&active->durable, length);
     keg->syncing = false;
     keg->expected = riders + keg->joined;
-    atomic_store(&keg->sync_ended, round + 1);
     atomic_fetch_add(&keg->synced[0], 1);
     atomic_fetch_add(&keg->synced[1], 1);
     pthread_cond_broadcast(&keg->released);
@@ -118,27 +117,18 @@ static void sync_once(struct keg *keg, bool asked)
     pthread_mutex_lock(&keg->sync_lock);
 }
 
-/* Sleeps until the next sync ends, or the one before it. Lets sync_lock go. */
-static void await(struct keg *keg, bool first)
+/* Sleeps until the sync of that number ends, or the one before it. Lets sync_lock go. */
+static void await(struct keg *keg, uint64_t round)
 {
-    uint64_t round = keg->sync_round;
     uint32_t seen = atomic_load(&keg->synced[round & 1]);
 
-    keg->joined += first;
     pthread_mutex_unlock(&keg->sync_lock);
     spin_sleep(&keg->synced[round & 1], seen);
 }
 
-/* Covered, while waiting for a sync that has not ended: somebody else may have to make it. */
-static void hand_on(struct keg *keg, uint64_t awaited)
-{
-    if (awaited != UINT64_MAX && atomic_load(&keg->sync_ended) <= awaited)
-        spin_wake(&keg->synced[awaited & 1], 1);
-}
-
 static int sync_all(struct keg *keg, bool asked)
 {
-    uint64_t target, awaited = UINT64_MAX; /* the sync that this caller has been counted for */
+    uint64_t target, joined = UINT64_MAX; /* the sync that this caller has been counted for */
     bool poisoned = atomic_load(&keg->poisoned);
 
     if (poisoned)
@@ -147,26 +137,25 @@ static int sync_all(struct keg *keg, bool asked)
     pthread_mutex_lock(&keg->sync_lock);
     target = keg->appended;
     while (atomic_load(&keg->durable) < target && !(poisoned = atomic_load(&keg->poisoned))) {
-        if (keg->syncing) {
-            bool first = asked && awaited != keg->sync_round;
-
-            awaited = keg->sync_round;
-            await(keg, first);
-            if (atomic_load(&keg->durable) >= target) {
-                hand_on(keg, awaited);
-                return 0;
-            }
-            pthread_mutex_lock(&keg->sync_lock);
-        } else {
-            keg->joined -= asked && awaited == keg->sync_round;
+        if (!keg->syncing) {
+            keg->joined -= asked && joined == keg->sync_round;
             sync_once(keg, asked);
+            continue;
         }
+        bool covered = target <= keg->syncing_to; /* by the one under way */
+
+        if (!covered && joined != keg->sync_round) {
+            joined = keg->sync_round;
+            keg->joined += asked;
+        }
+        await(keg, keg->sync_round - covered);
+        if (atomic_load(&keg->durable) >= target)
+            return 0;
+        pthread_mutex_lock(&keg->sync_lock);
     }
     pthread_mutex_unlock(&keg->sync_lock);
     if (poisoned)
         wake_all(keg);
-    else
-        hand_on(keg, awaited);
     return poisoned ? -EIO : 0;
 }
 
@@ -194,6 +183,8 @@ void durable_release(struct keg *keg)
 {
     pthread_mutex_lock(&keg->sync_lock);
     keg->syncing = false;
+    keg->sync_round++; /* who waited, and still has to, is counted anew */
+    keg->joined = 0;
     pthread_cond_broadcast(&keg->released);
     pthread_mutex_unlock(&keg->sync_lock);
     wake_all(keg);

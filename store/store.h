@@ -106,18 +106,18 @@ struct keg {
     uint64_t last_sequence; /* the highest that a MANIFEST has named so far */
 
     /* sync_lock */
-    struct segment *active;      /* NULL: read-only */
-    uint64_t appended;           /* bytes of log ever appended, by this process */
-    _Atomic uint64_t durable;    /* of those, known durable; read without the lock, too */
-    bool syncing;                /* by whoever set it, alone */
-    uint64_t sync_round;         /* number of the sync that will cover what is appended now */
-    unsigned joined;             /* callers that wait for that one */
-    unsigned expected;           /* callers that would make it complete */
-    unsigned hurried;            /* so many syncs do not wait for others to join */
-    uint64_t sync_ns;            /* what the last one took */
-    _Atomic uint64_t sync_ended; /* numbers below this one have ended */
-    _Atomic uint32_t synced[2];  /* changes when a sync ends; by its round's parity, who waits */
-    pthread_cond_t released;     /* syncing has become false */
+    struct segment *active;     /* NULL: read-only */
+    uint64_t appended;          /* bytes of log ever appended, by this process */
+    _Atomic uint64_t durable;   /* of those, known durable; read without the lock, too */
+    bool syncing;               /* by whoever set it, alone */
+    uint64_t sync_round;        /* number of the sync that will cover what is appended now */
+    unsigned joined;            /* callers that wait for that one */
+    unsigned expected;          /* callers that would make it complete */
+    unsigned hurried;           /* so many syncs do not wait for others to join */
+    uint64_t sync_ns;           /* what the last one took */
+    uint64_t syncing_to;        /* of `appended`, what the last sync that began covers */
+    _Atomic uint32_t synced[2]; /* changes when a sync ends; by its round's parity, who waits */
+    pthread_cond_t released;    /* syncing has become false */
 
     /* index_lock */
     struct index *index;

@@ -234,9 +234,19 @@ static void *put_once(void *arg)
     return NULL;
 }
 
-/* One waits for the next sync. It is woken to make it, but a newcomer does; so it waits for the one
- * behind that, though it is covered before. A third waits for the same, and needs it. */
-static void test_hands_on(void **state)
+static void expect_all(struct writer *writers, pthread_t *threads, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++) {
+        struct timespec until = {.tv_sec = time(NULL) + PATIENCE_S};
+
+        assert_int_equal(pthread_timedjoin_np(threads[i], NULL, &until), 0);
+        assert_int_equal(writers[i].err, 0);
+    }
+}
+
+/* One waits for the next sync. It is woken to make it, but a newcomer does. A third waits for the
+ * one behind that. */
+static void test_newcomer(void **state)
 {
     struct writer writers[THIRD + 1];
     pthread_t threads[THIRD + 1];
@@ -264,12 +274,47 @@ static void test_hands_on(void **state)
         }
     }
     let(UINT_MAX, false);
-    for (unsigned i = SECOND; i <= THIRD; i++) {
-        struct timespec until = {.tv_sec = time(NULL) + PATIENCE_S};
+    expect_all(writers, threads, SECOND, THIRD + 1);
+    guarded = false;
+    assert_int_equal(keg_close(f.keg), 0);
+    fixture_free(&f);
+}
 
-        assert_int_equal(pthread_timedjoin_np(threads[i], NULL, &until), 0);
-        assert_int_equal(writers[i].err, 0);
+static void *sync_only(void *arg)
+{
+    struct writer *w = arg;
+
+    w->err = keg_sync(w->keg);
+    return NULL;
+}
+
+/* The sync under way covers who come next: they wait for it, not for another, and nobody waits for
+ * them to join another. */
+static void test_covered_already(void **state)
+{
+    struct writer writers[THREADS];
+    pthread_t threads[THREADS];
+    struct fixture f;
+
+    (void)state;
+    fixture_open(&f);
+    f.hook.fn = held_sync;
+    begun = may_end = asleep = 0;
+    hold_second = false;
+    guarded = true;
+    for (unsigned i = 0; i < THREADS; i++) {
+        writers[i] = (struct writer){.keg = f.keg, .first = i};
+        assert_int_equal(pthread_create(&threads[i], NULL, i ? sync_only : put_once, &writers[i]),
+                         0);
+        await_count(i ? &asleep : &begun, i ? i : 1);
     }
+    let(UINT_MAX, false);
+    expect_all(writers, threads, 0, THREADS);
+    assert_int_equal(begun, 1);
+    atomic_store(&yields, 0);
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(fixture_put(f.keg, i, KEG_SYNC), 0);
+    assert_int_equal(atomic_load(&yields), 0);
     guarded = false;
     assert_int_equal(keg_close(f.keg), 0);
     fixture_free(&f);
@@ -281,7 +326,8 @@ int main(void)
         cmocka_unit_test(test_alone),
         cmocka_unit_test(test_beside_others),
         cmocka_unit_test(test_all_hear_of_a_failure),
-        cmocka_unit_test(test_hands_on),
+        cmocka_unit_test(test_newcomer),
+        cmocka_unit_test(test_covered_already),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
