@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "transport_poll.h"
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -11,6 +13,7 @@ enum {
     DEFAULT_US = 150,
     ASK_NS = 1000 * 1000,
     CALM_NS = 20 * 1000 * 1000,
+    MISSED_MOST = 4,
 };
 
 static uint64_t now_ns(void)
@@ -26,6 +29,10 @@ void transport_poll_open(struct transport_poll_load *load, uint64_t us, unsigned
     load->cpus = rings;
     load->fd = load->us ? open("/proc/loadavg", O_RDONLY | O_CLOEXEC) : -1;
     atomic_init(&load->polling, 0);
+    /* In some containers it is a file of another FUSE filesystem: too slow to ask. */
+    struct statfs fs;
+    if (load->fd >= 0 && (fstatfs(load->fd, &fs) || fs.f_type != PROC_SUPER_MAGIC))
+        transport_poll_close(load);
 }
 
 void transport_poll_close(struct transport_poll_load *load)
@@ -55,8 +62,9 @@ static bool ready(const struct io_uring *ring)
     return io_uring_cq_ready(ring) || (IO_URING_READ_ONCE(*ring->sq.kflags) & IORING_SQ_TASKRUN);
 }
 
-static void look(struct transport_poll *poll, const struct io_uring *ring, uint64_t now)
+static void look(struct transport_poll *poll, const struct io_uring *ring)
 {
+    uint64_t now = now_ns(); /* to submit has taken its time */
     const uint64_t end = now + poll->load->us * 1000;
 
     atomic_fetch_add_explicit(&poll->load->polling, 1, memory_order_relaxed);
@@ -69,17 +77,20 @@ static void look(struct transport_poll *poll, const struct io_uring *ring, uint6
         now = now_ns();
     }
     atomic_fetch_sub_explicit(&poll->load->polling, 1, memory_order_relaxed);
+    if (ready(ring))
+        poll->missed = 0;
+    else if (now >= poll->calm_end && ++poll->missed >= MISSED_MOST)
+        poll->calm_end = now + CALM_NS;
 }
 
 int transport_poll(struct transport_poll *poll, struct io_uring *ring)
 {
-    uint64_t now;
-    if (poll->load->fd < 0 || (now = now_ns()) < poll->calm_end)
+    if (poll->load->fd < 0 || now_ns() < poll->calm_end)
         return 0;
     int err = io_uring_submit_and_get_events(ring);
     if (err < 0)
         return err;
-    look(poll, ring, now);
+    look(poll, ring);
     err = io_uring_cq_ready(ring) ? 0 : io_uring_get_events(ring);
     return err < 0 ? err : io_uring_cq_ready(ring) > 0;
 }

@@ -15,6 +15,7 @@
  * yields between two looks for the sake of whoever comes in between. (To judge by how long a yield
  * takes was tried: one to the client, which then waits for a third, cannot be told from a good
  * one.)
+ * Nor does it where nothing came the last few times: that client pauses between two requests.
  */
 #ifndef TRANSPORT_POLL_H
 #define TRANSPORT_POLL_H
@@ -34,6 +35,7 @@ struct transport_poll_load {
 
 struct transport_poll {
     struct transport_poll_load *load;
+    unsigned missed;          /* so often in a row nothing came */
     uint64_t asked, calm_end; /* ns, of the monotonic clock; 0 at first */
 };
 
