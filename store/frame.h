@@ -6,6 +6,8 @@
 #include "format.h"
 #include <sys/uio.h>
 
+/* Enough for a batch of 16 small records, whose values are a piece each, with the padding between.
+ */
 enum { FRAME_INLINE = 1536, FRAME_INLINE_IOV = 36 };
 
 struct frame {

@@ -24,8 +24,7 @@ struct index_entry {
     size_t size; /* of the body */
 };
 
-/* Heads compare as signed numbers. shared is at most
- * INDEX_ENTRY_CAP. */
+/* Heads compare as signed numbers. shared is at most INDEX_ENTRY_CAP. */
 static inline uint32_t index_entry_head_of(size_t shared, uint8_t first)
 {
     return (uint32_t)(INDEX_ENTRY_CAP - 128 - (int)shared) << 24 | (uint32_t)first << 16;

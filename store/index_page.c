@@ -21,9 +21,9 @@
  * one that shares fewer is greater; of those that share exactly m the first byte decides, and if it
  * is the key's, the rest does (and m grows). The first two of these tests are one comparison of the
  * upper half of the head with a fixed value: everything below it is skipped, sixteen heads at a
- * time. So a search runs over an array of four bytes an entry and looks at two or three bodies,
- * however long the keys are; no key is ever spelled out. From m = 254 on heads do not tell, and the
- * lengths in the bodies do.
+ * time on x86-64. So a search runs over an array of four bytes an entry and looks at two or three
+ * bodies, however long the keys are; no key is ever spelled out. From m = 254 on heads do not tell,
+ * and the lengths in the bodies do.
  *
  * Room. Between two keys a new one can only raise what the second shares with its predecessor, so
  * an insert takes what the new entry itself takes (two bytes more when the second one's shared
@@ -179,7 +179,7 @@ static size_t skip_long(const struct index_page *page, size_t pos, size_t common
         uint32_t head = page->heads[pos];
         size_t shared, rest_len;
         index_entry_rest(page, head, &shared, &rest_len);
-        if (shared < common || (shared == common && (uint8_t)(head >> 16) >= byte))
+        if (shared < common || (shared == common && index_entry_first(head) >= byte))
             break;
     }
     return pos;
@@ -191,6 +191,9 @@ size_t index_page_shared(const struct index_page *page, size_t pos)
     index_entry_rest(page, page->heads[pos], &shared, &rest_len);
     return shared;
 }
+
+_Static_assert(sizeof(struct index_page *) == 8,
+               "a payload is at least as long as what is compared");
 
 /* Bytes of a rest that the key has from `from` on, up to len. Eight at a time: behind a rest there
  * is a payload of at least as many. */

@@ -123,8 +123,9 @@ enum {
  * A batch is applied wholly or not at all, in memory and over any crash. It refers to the caller's
  * keys, metas and values; they must stay until keg_commit returns. Operations on one key apply in
  * the order given. The struct is the caller's (zero it to begin); keg_batch_free frees what it
- * points to, keg_batch_clear keeps the memory for reuse. keg_batch_lend begins a batch in memory of
- * the caller's, which stays until keg_batch_free: as long as `room` is enough nothing is allocated.
+ * points to, keg_batch_clear keeps the memory for reuse. keg_batch_lend begins one that
+ * owns nothing yet in memory of the caller's, which stays until keg_batch_free: as long as `room`
+ * is enough nothing is allocated.
  */
 struct keg_op {
     struct keg_bytes key, meta, value;

@@ -4,7 +4,8 @@
  * microseconds (an append into the page cache, a change of the index), while to sleep and to be
  * woken takes two calls of the kernel and, where the CPU has halted meanwhile, up to fifty
  * microseconds. So a waiter looks again for some of that time before it sleeps; but not where the
- * process may run on one CPU only: then it would keep the one it waits for from running.
+ * process may run on one CPU only: then it would keep the one it waits for from running. And the
+ * sleep itself, for what takes long: on a word, without a lock.
  */
 #ifndef KEG_SPIN_H
 #define KEG_SPIN_H
