@@ -99,11 +99,13 @@ int roll_active(struct keg *keg)
             switch_active(keg, new);
         durable_release(keg);
     }
-    pthread_mutex_unlock(&keg->manifest_lock);
+    if (!err) {
+        atomic_fetch_add(&keg->data_bytes, atomic_load(&old->length));
+        segment_unpin(keg, old);
+    }
+    pthread_mutex_unlock(&keg->manifest_lock); /* a compaction may take the old one, and free it */
     if (err)
         return err == -EDQUOT ? -ENOSPC : err;
-    atomic_fetch_add(&keg->data_bytes, atomic_load(&old->length));
-    segment_unpin(keg, old);
     tender_kick(keg);
     return 0;
 }
