@@ -25,7 +25,6 @@ int files_shrink(struct change *change, struct inode *inode, uint64_t size)
     if (error)
         return error;
     inode->size = size;
-    inodes_set_pieces(change->volume, inode->ino, 0);
     if (next < INT64_MAX && !(inode->flags & INODE_TAIL)) {
         inode->flags |= INODE_TAIL;
         change_orphan(change, KEYS_ORPHAN_TAIL, inode->ino);

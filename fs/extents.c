@@ -256,8 +256,8 @@ static int write_window(struct change *change, struct inode *inode, const struct
 /*
  * Nothing reaches past the size, so a write behind it meets nothing: it only needs to know whether
  * its window has too many pieces. That is kept in memory for the window of the size. It is a
- * number that may be wrong after truncations and failures, and then a window has some pieces too
- * many or is looked at for nothing.
+ * number that may be wrong after failures, and then a window has some pieces too many or is looked
+ * at for nothing.
  */
 static unsigned pieces_at_end(const struct change *change, const struct inode *inode,
                               uint64_t offset)
@@ -367,5 +367,6 @@ int extents_punch(struct change *change, struct inode *inode, uint64_t from, uin
             break;
     }
     extents_close(&it);
+    inodes_set_pieces(change->volume, inode->ino, 0); /* not known any more */
     return more < 0 ? more : error;
 }

@@ -9,9 +9,10 @@
 /* What has the kernel forget pages may wait for WRITEs of them, which may need a worker (-o sync)
  * or an entry of a ring. Workers are left by workers.c; of entries, seeks must never have them all.
  */
-enum { MOST_SEEKING = 16 };
-
-enum { MOST_SYNCED = 64 }; /* with one sync; more have the next */
+enum {
+    MOST_SEEKING = 16,
+    MOST_SYNCED = 64, /* with one sync; more have the next */
+};
 
 /* A request under way. Its memory is the job's; text is what libfuse's buffer held. */
 struct late {
@@ -53,9 +54,10 @@ static bool hand_over(fuse_req_t req, uint64_t ino, const char *text, size_t len
 {
     struct fuse_ops_daemon *d = fuse_req_userdata(req);
     struct late *late = new_late(req, ino, text, len, waits, answer);
-    if (late)
-        workers_run(d->workers, &late->job);
-    return late;
+    if (!late)
+        return false;
+    workers_run(d->workers, &late->job);
+    return true;
 }
 
 /* ---- Syncs ---- */

@@ -206,7 +206,9 @@ void volume_sync_many(struct volume *volume, const uint64_t *inos, int *errors, 
 {
     bool readonly = volume->flags & VOLUME_READONLY, wanted = false;
     for (size_t i = 0; i < count; i++) {
-        errors[i] = readonly ? 0 : tend_flush(volume, inos[i], true);
+        /* What is not held is in the store, and the lock of one inode may be held for long. */
+        bool held = !readonly && inodes_is_held(volume, inos[i]);
+        errors[i] = held ? tend_flush(volume, inos[i], true) : 0;
         wanted |= !readonly && !errors[i];
     }
     int error = wanted ? keg_sync(volume->keg) : 0;
