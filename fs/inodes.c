@@ -4,12 +4,13 @@
  * memory.
  *
  * Every inode falls on one of STRIPES locks. Who changes inodes locks all of their stripes
- * exclusively, in ascending order, from reading the records until the frame is in the store's
- * index; who reads contents locks shared. So an inode's record in the store can be read, changed
- * and written without anything else keeping it, and the table has entries only for inodes that
- * the caller has looked up (the count decides when an unlinked one may go) and for those that are
- * held: changed in memory and not logged yet, as after a truncation to zero. A cache of inodes
- * would only repeat the store's index, which is in memory already.
+ * exclusively, in ascending order (or tries one against it, and waits for none), from reading the
+ * records until the frame is in the store's index; who reads contents locks shared. So an inode's
+ * record in the store can be read, changed and written without anything else keeping it, and the
+ * table has entries only for inodes that the caller has looked up (the count decides when an
+ * unlinked one may go) and for those that are held: changed in memory and not logged yet, as after
+ * a truncation to zero. A cache of inodes would only repeat the store's index, which is in memory
+ * already.
  *
  * The table is one open-addressed hash per stripe: 32 bytes a slot, for mounts on which the kernel
  * knows millions of inodes.

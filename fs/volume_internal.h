@@ -3,8 +3,8 @@
  * What the files behind volume.h share. DESIGN.md tells how they fit together.
  *
  * Lock order: rename_lock, reclaim_lock or count_lock, never two of them; then stripes in ascending
- * order; then id_lock; then gate; then any one of table_lock and tend_lock, under which only the
- * store's own locks are taken.
+ * order, but for one that is only tried; then id_lock; then gate; then any one of table_lock and
+ * tend_lock, under which only the store's own locks are taken.
  */
 #ifndef VOLUME_INTERNAL_H
 #define VOLUME_INTERNAL_H
@@ -379,6 +379,7 @@ KEG_CHECKED int tend_flush_all(struct volume *volume, enum held_kind kind);
 /* Before one more is held: logs the oldest if there are as many as there may be, of times of access
  * first. For a `lazy` one nothing else is logged: -EAGAIN. No lock is held. */
 KEG_CHECKED int tend_make_room(struct volume *volume, bool lazy);
+/* Whether one more may be held without that. */
 bool tend_has_room(struct volume *volume);
 void tend_measure(struct volume *volume, struct volume_memory *out);
 /* Milliseconds, only to be compared. */

@@ -49,7 +49,8 @@ static void fill_stat(const struct nullfs_tree_inode *inode, struct stat *st)
                         .st_gid = inode->gid,
                         .st_rdev = inode->rdev,
                         .st_size = (off_t)inode->size,
-                        .st_blksize = 4096,
+                        .st_blksize = 1 << 20, /* as kegfs: the first request of a listing is as
+                                                  large, and cp writes so */
                         .st_blocks = (blkcnt_t)((inode->size + 511) / 512),
                         .st_atim = inode->atime,
                         .st_mtim = inode->mtime,
