@@ -3,9 +3,9 @@
  * Durability: one sync for all that wait.
  *
  * A caller waits until `durable` has passed what was `appended` when it came. One of those waiting
- * syncs for all that was appended before its sync began; who comes while it runs is covered by the
- * next one. Only bytes appended before are acknowledged, and a failure poisons the store before
- * anybody is let go.
+ * syncs for all that was appended before its sync began; what is appended while it runs is covered
+ * by the next one. Only bytes appended before are acknowledged, and a failure poisons the store
+ * before anybody is let go.
  *
  * Waking. Syncs are numbered, and those that wait for one sleep on the word of its parity. When it
  * ends, all whom it covers are woken by one call, and find that they are done without any lock; of
