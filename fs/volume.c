@@ -7,7 +7,15 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { HOLD_MS = 500, HOLD_BYTES = 32 << 20, BLOCK_SIZE = 1 << 20 };
+enum { HOLD_MS = 500, HOLD_BYTES = 32 << 20 };
+
+enum {
+    BLOCK_SIZE = 1 << 20,
+    /* glibc takes no smaller buffer for a listing. */
+    LISTING_MIN = 32 << 10,
+    /* An entry of a listing with attributes and a name of up to 104 bytes. */
+    LISTED_ENTRY = 256,
+};
 
 _Static_assert((int)VOLUME_NAME_MAX == (int)KEYS_NAME_MAX, "names fit into keys");
 _Static_assert((int)KEYS_MAX <= (int)KEG_KEY_MAX, "keys fit into the store");
@@ -60,6 +68,20 @@ bool volume_names_ok(struct keg_bytes name, int *error)
     return *error == 0;
 }
 
+/*
+ * readdir(3) reads with a buffer of this size, and the kernel gets pages for all of it with each
+ * request. So it is what the directory needs to be listed at once, with attributes: a larger one
+ * costs more than the request, a smaller one lookups, as only the first request asks for
+ * attributes.
+ */
+static blksize_t listing_size(uint64_t entries)
+{
+    uint64_t size = LISTING_MIN;
+    while (size < BLOCK_SIZE && size / LISTED_ENTRY < entries)
+        size *= 2;
+    return (blksize_t)size;
+}
+
 void volume_stat(const struct volume_attr *attr, struct stat *st)
 {
     memset(st, 0, sizeof *st);
@@ -70,7 +92,7 @@ void volume_stat(const struct volume_attr *attr, struct stat *st)
     st->st_gid = attr->gid;
     st->st_rdev = attr->rdev;
     st->st_size = (off_t)attr->size;
-    st->st_blksize = BLOCK_SIZE;
+    st->st_blksize = S_ISDIR(attr->mode) ? listing_size(attr->size / DIRENT_SIZE) : BLOCK_SIZE;
     st->st_blocks = (blkcnt_t)(attr->bytes / 512 + (attr->bytes % 512 != 0));
     st->st_atim = attr->atime;
     st->st_mtim = attr->mtime;

@@ -66,7 +66,8 @@ struct volume_attr {
     struct timespec atime, mtime, ctime, btime;
     bool has_xattrs;
 };
-/* The same as stat(2) shows it: st_blksize 1 MiB, st_blocks from bytes. */
+/* The same as stat(2) shows it: st_blocks from bytes; st_blksize 1 MiB, of a directory
+ * a power of two from 32 KiB to 1 MiB, by its entries. */
 void volume_stat(const struct volume_attr *attr, struct stat *st);
 
 /*

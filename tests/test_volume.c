@@ -16,9 +16,43 @@ static void test_root(void **state)
     assert_int_equal(root.nlink, 2);
     volume_stat(&root, &st);
     assert_int_equal(st.st_ino, VOLUME_ROOT);
-    assert_int_equal(st.st_blksize, 1 << 20);
+    assert_int_equal(st.st_blksize, 32 << 10);
     assert_int_equal(volume_parent(f.volume, VOLUME_ROOT, &parent), 0);
     assert_int_equal(parent, VOLUME_ROOT);
+}
+
+/* What a listing is read with holds all entries of the directory, up to 1 MiB. */
+static void test_a_block_of_a_directory_holds_its_entries(void **state)
+{
+    (void)state;
+    const struct {
+        mode_t type;
+        uint64_t size;
+        blksize_t block;
+    } cases[] = {
+        {S_IFDIR, 0, 32 << 10},
+        {S_IFDIR, 128 * 32, 32 << 10},
+        {S_IFDIR, 129 * 32, 64 << 10},
+        {S_IFDIR, 4096 * 32, 1 << 20},
+        {S_IFDIR, UINT64_MAX, 1 << 20},
+        {S_IFREG, 0, 1 << 20},
+        {S_IFREG, UINT64_MAX / 2, 1 << 20},
+        {S_IFLNK, 5, 1 << 20},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct stat st;
+        volume_stat(&(struct volume_attr){.mode = cases[i].type, .size = cases[i].size}, &st);
+        assert_int_equal(st.st_blksize, cases[i].block);
+    }
+    for (unsigned i = 0; i < 129; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%u", i);
+        make_file(name);
+    }
+    struct volume_attr root = get(VOLUME_ROOT);
+    struct stat st;
+    volume_stat(&root, &st);
+    assert_int_equal(st.st_blksize, 64 << 10);
 }
 
 static void test_a_file_is_found_after_reopening(void **state)
@@ -595,6 +629,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_root),
+        TEST(test_a_block_of_a_directory_holds_its_entries),
         TEST(test_a_file_is_found_after_reopening),
         TEST(test_ids_are_never_used_again),
         TEST(test_names_have_limits),

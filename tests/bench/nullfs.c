@@ -40,6 +40,15 @@ static struct nullfs_tree_inode *inode_of(fuse_ino_t node)
     return node == FUSE_ROOT_ID ? nullfs_tree_root() : (struct nullfs_tree_inode *)(uintptr_t)node;
 }
 
+/* As kegfs has it: cp writes so much at once, and a listing is read with as much. */
+static blksize_t block_size(const struct nullfs_tree_inode *inode)
+{
+    blksize_t size = S_ISDIR(inode->mode) ? 32 << 10 : 1 << 20;
+    while (size < 1 << 20 && (size_t)size / 256 < inode->names_live)
+        size *= 2;
+    return size;
+}
+
 static void fill_stat(const struct nullfs_tree_inode *inode, struct stat *st)
 {
     *st = (struct stat){.st_ino = inode->number,
@@ -49,8 +58,7 @@ static void fill_stat(const struct nullfs_tree_inode *inode, struct stat *st)
                         .st_gid = inode->gid,
                         .st_rdev = inode->rdev,
                         .st_size = (off_t)inode->size,
-                        .st_blksize = 1 << 20, /* as kegfs: the first request of a listing is as
-                                                  large, and cp writes so */
+                        .st_blksize = block_size(inode),
                         .st_blocks = (blkcnt_t)((inode->size + 511) / 512),
                         .st_atim = inode->atime,
                         .st_mtim = inode->mtime,
