@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_SIZE = 16 << 10 };
+/* Of the usual size, which holds a window, a few are kept. */
+enum { CHUNK_SIZE = KEYS_WINDOW };
 
 struct chunk {
     struct chunk *next;
@@ -22,12 +23,36 @@ void change_begin(struct change *change, struct volume *volume)
     change->room_used = 0;
 }
 
+static struct chunk *take_chunk(struct volume *volume, size_t size)
+{
+    struct chunk *chunk = NULL;
+    for (size_t i = 0; i < SPARE_CHUNKS && size == CHUNK_SIZE && !chunk; i++)
+        chunk = atomic_exchange(&volume->spare_chunks[i], NULL);
+    return chunk ? chunk : malloc(sizeof *chunk + size);
+}
+
+static void give_chunk(struct volume *volume, struct chunk *chunk)
+{
+    for (size_t i = 0; i < SPARE_CHUNKS && chunk->size == CHUNK_SIZE; i++) {
+        struct chunk *none = NULL;
+        if (atomic_compare_exchange_strong(&volume->spare_chunks[i], &none, chunk))
+            return;
+    }
+    free(chunk);
+}
+
+void change_free_spares(struct volume *volume)
+{
+    for (size_t i = 0; i < SPARE_CHUNKS; i++)
+        free(atomic_exchange(&volume->spare_chunks[i], NULL));
+}
+
 void change_drop(struct change *change)
 {
     keg_batch_free(&change->batch);
     while (change->chunks) {
         struct chunk *next = change->chunks->next;
-        free(change->chunks);
+        give_chunk(change->volume, change->chunks);
         change->chunks = next;
     }
 }
@@ -47,7 +72,7 @@ void *change_alloc(struct change *change, size_t len)
     struct chunk *c = change->chunks;
     if (!c || c->size - c->used < len) {
         size_t size = len > CHUNK_SIZE ? len : CHUNK_SIZE;
-        c = malloc(sizeof *c + size);
+        c = take_chunk(change->volume, size);
         if (!c) {
             change_fail(change, -ENOMEM);
             return NULL;

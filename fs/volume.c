@@ -239,6 +239,7 @@ static void destroy(struct volume *volume)
     pthread_mutex_destroy(&volume->rename_lock);
     pthread_mutex_destroy(&volume->id_lock);
     pthread_mutex_destroy(&volume->count_lock);
+    change_free_spares(volume);
     free(volume);
 }
 

@@ -78,6 +78,9 @@ struct work {
     uint64_t id;
 };
 
+enum { SPARE_CHUNKS = 4 };
+struct chunk;
+
 struct volume {
     struct keg *keg;
     unsigned flags;
@@ -109,6 +112,8 @@ struct volume {
     pthread_cond_t work_wake, held_wake;
     pthread_t reclaimer, flusher;
     bool has_reclaimer, has_flusher; /* set while opening and closing only */
+
+    _Atomic(struct chunk *) spare_chunks[SPARE_CHUNKS]; /* change.c; or NULL */
 
     pthread_mutex_t reclaim_lock; /* one thread reclaims at a time */
     pthread_mutex_t count_lock;
@@ -191,7 +196,6 @@ void inodes_attr(const struct inode *inode, struct volume_attr *attr);
 
 /* ---- change.c: what one operation logs ---- */
 
-struct chunk;
 /* Room for what a write of 1 MiB logs; of more, there are allocations. */
 enum { CHANGE_NOTES = 12, CHANGE_ROOM = 1024, CHANGE_OPS = 20 };
 /*
@@ -213,6 +217,7 @@ struct change {
     size_t room_used;
     uint8_t room[CHANGE_ROOM];
 };
+void change_free_spares(struct volume *volume); /* volume_close */
 void change_begin(struct change *change, struct volume *volume);
 /* Memory that lasts as long as the frame; NULL: it failed, and the frame with it. */
 void *change_alloc(struct change *change, size_t len);

@@ -88,6 +88,7 @@ const char *keg_readonly_reason(const struct keg *keg)
 
 static void free_keg(struct keg *keg)
 {
+    spare_free_all(&keg->spares);
     segment_free_all(keg);
     index_free(keg->index);
     pthread_mutex_destroy(&keg->compact_lock);

@@ -45,6 +45,7 @@ int keg_get(struct keg *keg, struct keg_bytes key, struct keg_info *info)
 struct source {
     struct keg_file *file;
     struct index_place place;
+    struct spares *spares;
 };
 
 /* Reads a piece of the segment exactly and verifies it. A file that ends before it is damage. */
@@ -67,13 +68,13 @@ static int read_part(const struct source *source, uint64_t offset, uint32_t len,
 
     if (from == 0 && want == len)
         return read_piece(source, offset, buf, len, crc);
-    whole = malloc(len);
+    whole = spare_take(source->spares);
     if (!whole)
         return -ENOMEM;
     err = read_piece(source, offset, whole, len, crc);
     if (!err)
         memcpy(buf, whole + from, want);
-    free(whole);
+    spare_give(source->spares, whole);
     return err;
 }
 
@@ -173,7 +174,7 @@ static void answer(struct keg *keg, const struct wanted *wanted, int err)
 static void read_one(struct keg *keg, const struct wanted *wanted)
 {
     const struct keg_reading *reading = wanted->reading;
-    struct source source = {.place = wanted->place};
+    struct source source = {.place = wanted->place, .spares = &keg->spares};
     int err = 0;
 
     if (wanted->len && index_is_lost(&wanted->place)) {
@@ -230,25 +231,25 @@ static bool is_next(const struct wanted *a, const struct wanted *b)
 }
 
 /* Of a value that is wanted in part all is read elsewhere, as it has to be verified. -ENOMEM. */
-static int find_room(struct wanted *run, size_t count)
+static int find_room(struct keg *keg, struct wanted *run, size_t count)
 {
     int err = 0;
 
     for (size_t i = 0; i < count; i++) {
         run[i].into = run[i].reading->buf;
         if (run[i].len < run[i].place.value_len)
-            run[i].into = malloc(run[i].place.value_len);
+            run[i].into = spare_take(&keg->spares);
         if (!run[i].into)
             err = -ENOMEM;
     }
     return err;
 }
 
-static void free_room(const struct wanted *run, size_t count)
+static void free_room(struct keg *keg, const struct wanted *run, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         if (run[i].into != run[i].reading->buf)
-            free(run[i].into);
+            spare_give(&keg->spares, run[i].into);
     }
 }
 
@@ -295,7 +296,7 @@ static int read_through(struct keg *keg, const struct wanted *run, size_t count)
 /* If they cannot be had together each is tried alone, so that one bad sector hurts but one. */
 static void read_run(struct keg *keg, struct wanted *run, size_t count)
 {
-    int err = count > 1 ? find_room(run, count) : -ENOMEM;
+    int err = count > 1 ? find_room(keg, run, count) : -ENOMEM;
 
     if (!err)
         err = read_through(keg, run, count);
@@ -314,7 +315,7 @@ static void read_run(struct keg *keg, struct wanted *run, size_t count)
         }
     }
     if (count > 1)
-        free_room(run, count);
+        free_room(keg, run, count);
 }
 
 /* At most MANY of them. */
@@ -366,6 +367,7 @@ struct keg_iter {
     struct keg_entry entries[ITER_ENTRIES];
     uint8_t bytes[ITER_BYTES];
 };
+_Static_assert(sizeof(struct keg_iter) <= SPARE_SIZE, "an iterator is a spare buffer");
 
 int keg_iter_open(struct keg *keg, struct keg_bytes prefix, struct keg_iter **out)
 {
@@ -373,7 +375,7 @@ int keg_iter_open(struct keg *keg, struct keg_bytes prefix, struct keg_iter **ou
 
     if (prefix.len > KEG_KEY_MAX)
         return -EINVAL;
-    iter = malloc(sizeof *iter);
+    iter = spare_take(&keg->spares);
     if (!iter)
         return -ENOMEM;
     iter->keg = keg;
@@ -468,5 +470,6 @@ int keg_iter_next(struct keg_iter *iter, struct keg_entry *entry)
 
 void keg_iter_close(struct keg_iter *iter)
 {
-    free(iter);
+    if (iter)
+        spare_give(&iter->keg->spares, iter);
 }

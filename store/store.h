@@ -24,6 +24,7 @@
 #include "env.h"
 #include "format.h"
 #include "index.h"
+#include "spare.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -130,6 +131,8 @@ struct keg {
     /* files_lock */
     struct segment *lru_newest, *lru_oldest;
     uint32_t files_open;
+
+    struct spares spares;
 
     _Atomic bool readonly; /* set once, after reason */
     _Atomic bool poisoned; /* by a failed sync or append */
