@@ -352,8 +352,10 @@ static void fill_counters(const struct keg *keg, struct keg_stats *stats)
     stats->append_bytes = atomic_load(&c->append_bytes);
     stats->syncs = atomic_load(&c->syncs);
     stats->sync_waits = atomic_load(&c->sync_waits);
-    stats->reads = atomic_load(&c->reads);
-    stats->read_bytes = atomic_load(&c->read_bytes);
+    for (size_t i = 0; i < READ_COUNTERS; i++) {
+        stats->reads += atomic_load(&keg->read_counters[i].reads);
+        stats->read_bytes += atomic_load(&keg->read_counters[i].bytes);
+    }
     stats->damaged_reads = atomic_load(&c->damaged_reads);
     stats->compactions = atomic_load(&c->compactions);
     stats->compacted_bytes = atomic_load(&c->compacted_bytes);

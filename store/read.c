@@ -147,6 +147,19 @@ static void find_locked(struct keg *keg, struct wanted *wanted)
         wanted->len = reading->len;
 }
 
+static void count_read(struct keg *keg, size_t bytes)
+{
+    static atomic_uint threads;
+    static _Thread_local unsigned mine; /* + 1; 0: none so far */
+    struct read_counters *counters;
+
+    if (!mine)
+        mine = atomic_fetch_add(&threads, 1) % READ_COUNTERS + 1;
+    counters = &keg->read_counters[mine - 1];
+    atomic_fetch_add_explicit(&counters->reads, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&counters->bytes, bytes, memory_order_relaxed);
+}
+
 /* Ends the reading with its result. */
 static void answer(struct keg *keg, const struct wanted *wanted, int err)
 {
@@ -155,8 +168,7 @@ static void answer(struct keg *keg, const struct wanted *wanted, int err)
 
     wanted->reading->result = err ? err : (ssize_t)wanted->len;
     if (!err) {
-        atomic_fetch_add(&keg->counters.reads, 1);
-        atomic_fetch_add(&keg->counters.read_bytes, wanted->len);
+        count_read(keg, wanted->len);
     }
     if (err != -EBADMSG)
         return;

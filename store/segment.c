@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 void segment_name(uint64_t id, char *out)
 {
@@ -113,34 +112,11 @@ static void remove_files(struct keg *keg, uint64_t id)
         keg_say(keg, KEG_LOG_WARNING, "%s: cannot remove: %s", name, strerror(-err));
 }
 
-/* Out of the list of files that may be closed to make room. files_lock held. */
-static void lru_drop(struct keg *keg, struct segment *segment)
-{
-    *(segment->newer ? &segment->newer->older : &keg->lru_newest) = segment->older;
-    *(segment->older ? &segment->older->newer : &keg->lru_oldest) = segment->newer;
-    segment->newer = segment->older = NULL;
-}
-
-static void lru_add(struct keg *keg, struct segment *segment)
-{
-    segment->older = keg->lru_newest;
-    segment->newer = NULL;
-    *(keg->lru_newest ? &keg->lru_newest->newer : &keg->lru_oldest) = segment;
-    keg->lru_newest = segment;
-}
-
 void segment_unref(struct keg *keg, struct segment *segment)
 {
     if (atomic_fetch_sub(&segment->refs, 1) != 1)
         return;
-    pthread_mutex_lock(&keg->files_lock);
-    if (segment->file) {
-        if (!segment->file_pinned)
-            lru_drop(keg, segment);
-        keg->files_open--;
-    }
-    pthread_mutex_unlock(&keg->files_lock);
-    env_close(segment->file);
+    segment_close(keg, segment);
     if (atomic_load(&segment->doomed))
         remove_files(keg, segment->id);
     free(segment);
@@ -156,121 +132,6 @@ void segment_free_all(struct keg *keg)
     free(keg->members);
 }
 
-/* A quarter of what the process may have: as much is for hints (load.c), the rest for others. */
-static uint32_t files_max(void)
-{
-    long files = sysconf(_SC_OPEN_MAX);
-
-    return files > 0 && files / 4 < SEGMENT_FILES_MAX ? (uint32_t)files / 4 : SEGMENT_FILES_MAX;
-}
-
-/* Closes the file unused for longest. files_lock held. */
-static bool close_one_locked(struct keg *keg)
-{
-    for (struct segment *s = keg->lru_oldest; s; s = s->newer) {
-        if (atomic_load(&s->file_users) == 0) {
-            lru_drop(keg, s);
-            env_close(s->file);
-            s->file = NULL;
-            keg->files_open--;
-            return true;
-        }
-    }
-    return false;
-}
-
-static int open_locked(struct keg *keg, struct segment *segment)
-{
-    char name[ENV_NAME_MAX + 1];
-    int err;
-
-    segment_name(segment->id, name);
-    if (keg->files_open >= files_max())
-        close_one_locked(keg);
-    do
-        err = env_open(keg->env, name, ENV_READ, &segment->file);
-    while ((err == -EMFILE || err == -ENFILE) && close_one_locked(keg));
-    if (err) {
-        segment->file = NULL;
-        return err;
-    }
-    keg->files_open++;
-    lru_add(keg, segment);
-    return 0;
-}
-
-int segment_file(struct keg *keg, struct segment *segment, struct keg_file **out)
-{
-    int err = 0;
-
-    pthread_mutex_lock(&keg->files_lock);
-    if (!segment->file) {
-        err = open_locked(keg, segment);
-    } else if (!segment->file_pinned && keg->lru_newest != segment) {
-        lru_drop(keg, segment);
-        lru_add(keg, segment);
-    }
-    if (!err) {
-        atomic_fetch_add(&segment->file_users, 1);
-        *out = segment->file;
-    }
-    pthread_mutex_unlock(&keg->files_lock);
-    return err;
-}
-
-void segment_release(struct segment *segment)
-{
-    atomic_fetch_sub(&segment->file_users, 1);
-}
-
-void segment_pin(struct keg *keg, struct segment *segment, struct keg_file *file)
-{
-    pthread_mutex_lock(&keg->files_lock);
-    segment->file = file;
-    segment->file_pinned = true;
-    keg->files_open++;
-    pthread_mutex_unlock(&keg->files_lock);
-}
-
-void segment_unpin(struct keg *keg, struct segment *segment)
-{
-    pthread_mutex_lock(&keg->files_lock);
-    if (segment->file_pinned) {
-        segment->file_pinned = false;
-        lru_add(keg, segment);
-    }
-    pthread_mutex_unlock(&keg->files_lock);
-}
-
-void segment_replace_file(struct keg *keg, struct segment *segment, struct keg_file *file)
-{
-    pthread_mutex_lock(&keg->files_lock);
-    if (segment->file) {
-        lru_drop(keg, segment);
-        env_close(segment->file);
-        keg->files_open--;
-    }
-    pthread_mutex_unlock(&keg->files_lock);
-    segment_pin(keg, segment, file);
-}
-
-/* Descriptors kept for reading make room for a file that the log needs. */
-static int create_file(struct keg *keg, const char *name, struct keg_file **out)
-{
-    bool closed;
-    int err;
-
-    do {
-        err = env_create(keg->env, name, out);
-        if (err != -EMFILE && err != -ENFILE)
-            break;
-        pthread_mutex_lock(&keg->files_lock);
-        closed = close_one_locked(keg);
-        pthread_mutex_unlock(&keg->files_lock);
-    } while (closed);
-    return err;
-}
-
 int segment_create(struct keg *keg, const struct format_segment *header, struct keg_file **out)
 {
     uint8_t bytes[FORMAT_SEGMENT_SIZE];
@@ -281,7 +142,7 @@ int segment_create(struct keg *keg, const struct format_segment *header, struct 
 
     segment_name(header->id, name);
     format_segment_encode(bytes, header);
-    err = create_file(keg, name, &file);
+    err = segment_create_file(keg, name, &file);
     if (err)
         return err;
     err = env_append(file, 0, &iov, 1);
@@ -425,7 +286,7 @@ static int write_temporary(struct keg *keg, const uint8_t *bytes, size_t size)
 
     if (err && err != -ENOENT)
         return err;
-    err = create_file(keg, SEGMENT_MANIFEST_TMP, &file);
+    err = segment_create_file(keg, SEGMENT_MANIFEST_TMP, &file);
     if (err)
         return err;
     err = env_append(file, 0, &iov, 1);

@@ -28,6 +28,8 @@ void segment_unref(struct keg *keg, struct segment *segment);
 enum { SEGMENT_FILES_MAX = 512 };
 KEG_CHECKED int segment_file(struct keg *keg, struct segment *segment, struct keg_file **out);
 void segment_release(struct segment *segment);
+/* With the last reference. */
+void segment_close(struct keg *keg, struct segment *segment);
 /* Gives it a file just created, which stays open until segment_unpin. */
 void segment_pin(struct keg *keg, struct segment *segment, struct keg_file *file);
 void segment_unpin(struct keg *keg, struct segment *segment);
@@ -35,6 +37,8 @@ void segment_unpin(struct keg *keg, struct segment *segment);
 /* segment_pin in place of the file that was opened for reading and that the caller uses. */
 void segment_replace_file(struct keg *keg, struct segment *segment, struct keg_file *file);
 
+/* env_create; descriptors kept for reading make room for a file that the log needs. */
+KEG_CHECKED int segment_create_file(struct keg *keg, const char *name, struct keg_file **out);
 /* Makes the file of a segment, with its durable header, and the name durable. A failed sync of the
  * name poisons the store. */
 KEG_CHECKED int segment_create(struct keg *keg, const struct format_segment *header,

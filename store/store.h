@@ -16,7 +16,8 @@
  * - index_lock: index, slots, live bytes (shared to read);
  * - files_lock: open descriptors of segments.
  *
- * Readers take only index_lock, shared, and files_lock, neither across a read or write.
+ * Readers take only index_lock, shared, and files_lock if a segment's file is not open; neither is
+ * held across any input or output.
  */
 #ifndef STORE_H
 #define STORE_H
@@ -59,10 +60,11 @@ struct segment {
     uint64_t live_bytes; /* index_lock */
 
     /* files_lock */
-    struct keg_file *file;
-    _Atomic uint32_t file_users;   /* grows with files_lock held only */
-    bool file_pinned;              /* the active one: never closed to make room */
-    struct segment *newer, *older; /* least recently used order of those open and not pinned */
+    _Atomic(struct keg_file *) file; /* read without the lock, too */
+    _Atomic uint32_t file_users;     /* no lock: segment_file.c */
+    _Atomic bool file_marked;        /* no lock: used since somebody looked for one to close */
+    bool file_pinned;                /* the active one: never closed to make room */
+    struct segment *newer, *older;   /* least recently used order of those open and not pinned */
 };
 
 /* Beside the flags of keg.h: opened for a repair. */
@@ -71,9 +73,16 @@ enum { STORE_SALVAGE = 1 << 16 };
 struct waiter;
 
 struct counters {
-    _Atomic uint64_t puts, deletes, frames, appends, append_bytes, syncs, sync_waits, reads,
-        read_bytes, damaged_reads, compactions, compacted_bytes, hints_written;
+    _Atomic uint64_t puts, deletes, frames, appends, append_bytes, syncs, sync_waits, damaged_reads,
+        compactions, compacted_bytes, hints_written;
 };
+
+/* What one of some threads has read, on a cache line that it need not share with others. */
+struct read_counters {
+    _Atomic uint64_t reads, bytes;
+    uint8_t apart[112];
+};
+enum { READ_COUNTERS = 8 };
 
 struct keg {
     struct keg_env *env;
@@ -143,6 +152,7 @@ struct keg {
     _Atomic uint64_t data_bytes; /* of members but the active one */
     uint64_t freed; /* compact_lock: bytes freed since the kept tombstones were last looked at */
     struct counters counters;
+    struct read_counters read_counters[READ_COUNTERS];
     uint64_t recovered_segments;
 
     /* tender.c */

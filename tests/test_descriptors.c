@@ -5,7 +5,9 @@
  * tombstones all the same.
  */
 #include "keg.h"
+#include <dirent.h>
 #include <ftw.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,7 +18,7 @@
 
 #include <cmocka.h>
 
-enum { FILES = 256, KEYS = 2600, VALUE = 8000 }; /* 7 or 8 values fill a segment */
+enum { FILES = 256, KEYS = 2600, VALUE = 8000, READERS = 4 }; /* 7 or 8 values fill a segment */
 
 static char top[] = "/tmp/kegfs-descriptors.XXXXXX", *dir = top;
 static struct keg_env *env;
@@ -64,6 +66,56 @@ static void expect(struct keg *keg, unsigned every)
     }
 }
 
+/* Readers that open and close one another's files all the time. */
+struct reader {
+    pthread_t thread;
+    struct keg *keg;
+    unsigned step; /* which of the keys is next */
+    unsigned wrong;
+};
+
+static void *read_all(void *arg)
+{
+    struct reader *reader = arg;
+    char buf[20], got[VALUE], want[VALUE];
+
+    for (unsigned i = 0, n = 0; i < KEYS; i++, n = (n + reader->step) % KEYS) {
+        ssize_t len = keg_read(reader->keg, name(n, buf, sizeof buf), 0, got, sizeof got);
+
+        reader->wrong += len != VALUE || memcmp(got, value(n, want).data, VALUE) != 0;
+    }
+    return NULL;
+}
+
+static unsigned open_files(void)
+{
+    unsigned count = 0;
+    DIR *fds = opendir("/proc/self/fd");
+
+    assert_non_null(fds);
+    while (readdir(fds))
+        count++;
+    closedir(fds);
+    return count;
+}
+
+static void expect_shared_descriptors(struct keg *keg)
+{
+    struct reader readers[READERS];
+    static const unsigned steps[READERS] = {1, 7, 31, 1009}; /* none divides KEYS */
+
+    for (unsigned i = 0; i < READERS; i++) {
+        readers[i] = (struct reader){.keg = keg, .step = steps[i]};
+        assert_int_equal(pthread_create(&readers[i].thread, NULL, read_all, &readers[i]), 0);
+    }
+    for (unsigned i = 0; i < READERS; i++) {
+        assert_int_equal(pthread_join(readers[i].thread, NULL), 0);
+        assert_int_equal(readers[i].wrong, 0);
+    }
+    /* A quarter, the store's own, the test's; readers may have added one each. */
+    assert_in_range(open_files(), FILES / 8, FILES / 4 + 16);
+}
+
 static int remove_hint(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
     (void)st, (void)type, (void)ftw;
@@ -87,6 +139,7 @@ static void test_more_segments_than_descriptors(void **state)
     keg_stats(keg, &stats);
     assert_true(stats.segments > FILES + 50);
     expect(keg, 1);
+    expect_shared_descriptors(keg);
     close_store(keg);
     keg = open_store();
     expect(keg, 1);
