@@ -10,9 +10,10 @@
 #include <unistd.h>
 
 enum {
-    DEFAULT_US = 150,
+    DEFAULT_US = 500,
     ASK_NS = 1000 * 1000,
-    CALM_NS = 20 * 1000 * 1000,
+    CALM_LEAST_NS = 1000 * 1000,
+    CALM_MOST_NS = 20 * 1000 * 1000,
     MISSED_MOST = 4,
 };
 
@@ -29,6 +30,7 @@ void transport_poll_open(struct transport_poll_load *load, uint64_t us, unsigned
     load->cpus = rings;
     load->fd = load->us ? open("/proc/loadavg", O_RDONLY | O_CLOEXEC) : -1;
     atomic_init(&load->polling, 0);
+    atomic_init(&load->served, 0);
     /* In some containers it is a file of another FUSE filesystem: too slow to ask. */
     struct statfs fs;
     if (load->fd >= 0 && (fstatfs(load->fd, &fs) || fs.f_type != PROC_SUPER_MAGIC))
@@ -62,25 +64,45 @@ static bool ready(const struct io_uring *ring)
     return io_uring_cq_ready(ring) || (IO_URING_READ_ONCE(*ring->sq.kflags) & IORING_SQ_TASKRUN);
 }
 
+/* How long to keep still for a reason that was met so often in a row. Short at first: the daemon's
+ * own threads, and the kernel's, come and go. */
+static uint64_t calm_ns(unsigned times)
+{
+    uint64_t calm = CALM_LEAST_NS;
+    while (times-- > 1 && calm < CALM_MOST_NS)
+        calm *= 2;
+    return calm < CALM_MOST_NS ? calm : CALM_MOST_NS;
+}
+
+/* Whether to go on, as far as others want the CPUs. */
+static bool may_poll(struct transport_poll *poll, uint64_t now)
+{
+    if (now - poll->asked >= ASK_NS) {
+        poll->asked = now;
+        poll->crowded = crowded(poll->load) ? poll->crowded + 1 : 0;
+        poll->calm_end = poll->crowded ? now + calm_ns(poll->crowded) : 0;
+    }
+    return now >= poll->calm_end;
+}
+
 static void look(struct transport_poll *poll, const struct io_uring *ring)
 {
-    uint64_t now = now_ns(); /* to submit has taken its time */
-    const uint64_t end = now + poll->load->us * 1000;
+    struct transport_poll_load *load = poll->load;
+    const uint64_t begin = now_ns(); /* to submit has taken its time */
+    uint64_t now = begin, served = begin;
 
-    atomic_fetch_add_explicit(&poll->load->polling, 1, memory_order_relaxed);
-    if (now - poll->asked >= ASK_NS && !ready(ring)) {
-        poll->asked = now;
-        poll->calm_end = crowded(poll->load) ? now + CALM_NS : 0;
-    }
-    while (now >= poll->calm_end && now < end && !ready(ring)) {
+    atomic_store_explicit(&load->served, served, memory_order_relaxed);
+    atomic_fetch_add_explicit(&load->polling, 1, memory_order_relaxed);
+    while (!ready(ring) && now < served + load->us * 1000 && may_poll(poll, now)) {
         sched_yield();
         now = now_ns();
+        served = atomic_load_explicit(&load->served, memory_order_relaxed);
     }
-    atomic_fetch_sub_explicit(&poll->load->polling, 1, memory_order_relaxed);
-    if (ready(ring))
+    atomic_fetch_sub_explicit(&load->polling, 1, memory_order_relaxed);
+    if (ready(ring) || served > begin) /* for another ring's client it was of use */
         poll->missed = 0;
     else if (now >= poll->calm_end && ++poll->missed >= MISSED_MOST)
-        poll->calm_end = now + CALM_NS;
+        poll->calm_end = now + calm_ns(poll->missed - MISSED_MOST + 1);
 }
 
 int transport_poll(struct transport_poll *poll, struct io_uring *ring)

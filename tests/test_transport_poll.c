@@ -19,14 +19,17 @@
 static uint64_t clock_ns;
 static unsigned yields;
 static uint64_t yield_takes_ns;
-static unsigned comes_at; /* with which yield something completes; 0: none */
-static char running[64];  /* in the place of /proc/loadavg */
-static unsigned asked;    /* how often it was read */
+static unsigned comes_at;     /* with which yield something completes; 0: none */
+static char running[64];      /* in the place of /proc/loadavg */
+static unsigned asked;        /* how often it was read */
+static unsigned crowded_from; /* with which reading it says that others want the CPUs; 0: never */
 
 static struct io_uring ring;
 static struct transport_poll_load load;
 static int event = -1;
 static uint64_t counted;
+
+static unsigned others_until; /* up to which yield another ring has requests */
 
 int __wrap_clock_gettime(clockid_t id, struct timespec *out);
 int __wrap_sched_yield(void);
@@ -36,6 +39,8 @@ ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t at)
 {
     (void)fd, (void)at;
     asked++;
+    if (asked == crowded_from)
+        strcpy(running, "1.00 0.50 0.25 4/200 4711\n");
     assert_true(strlen(running) <= len);
     memcpy(buf, running, strlen(running));
     return (ssize_t)strlen(running);
@@ -53,6 +58,8 @@ int __wrap_sched_yield(void)
 {
     const uint64_t one = 1;
     clock_ns += yield_takes_ns;
+    if (yields < others_until)
+        atomic_store(&load.served, clock_ns);
     if (++yields == comes_at)
         assert_int_equal(write(event, &one, sizeof one), sizeof one);
     return 0;
@@ -65,7 +72,7 @@ static int set_up(void **state)
                                               IORING_SETUP_TASKRUN_FLAG};
     (void)state;
     clock_ns = 5000000000U;
-    yields = comes_at = asked = 0;
+    yields = comes_at = asked = others_until = crowded_from = 0;
     strcpy(running, "1.00 0.50 0.25 2/200 4711\n");
     yield_takes_ns = 10 * 1000;
     if (io_uring_queue_init_params(8, &ring, &params))
@@ -96,7 +103,7 @@ static void test_how_long(void **state)
     (void)state;
     for (unsigned rings = 1; rings < 5; rings++) {
         transport_poll_open(&load, TRANSPORT_POLL_AUTO, rings);
-        assert_int_equal(load.us, rings == 2 ? 150 : 0);
+        assert_int_equal(load.us, rings == 2 ? 500 : 0);
         assert_int_equal(load.fd >= 0, rings == 2);
         transport_poll_close(&load);
         transport_poll_open(&load, 7, rings);
@@ -153,24 +160,31 @@ static void test_finds_what_comes(void **state)
     assert_int_equal(cqe->res, sizeof counted);
 }
 
-/* Two want the two CPUs beside those that poll: nobody polls for a while, then asks again. */
+/* Two want the two CPUs beside those that poll: nobody polls for a while, which is the longer the
+ * more often it was so, then asks again. */
 static void test_gives_way(void **state)
 {
     struct transport_poll poll = polling(50);
     (void)state;
     strcpy(running, "1.00 0.50 0.25 3/200 4711\n"); /* the thread itself is one */
-    assert_int_equal(transport_poll(&poll, &ring), 0);
-    assert_int_equal(transport_poll(&poll, &ring), 0);
+    for (unsigned i = 0; i < 100; i++) {
+        assert_int_equal(transport_poll(&poll, &ring), 0);
+        clock_ns += 1000 * 1000;
+    }
     assert_int_equal(yields, 0);
-    assert_int_equal(asked, 1);
+    assert_int_equal(asked, 9); /* after 0, 1, 3, 7, 15, 31, 51, 71, 91 ms */
     strcpy(running, "1.00 0.50 0.25 2/200 4711\n");
-    clock_ns += 19 * 1000 * 1000;
-    assert_int_equal(transport_poll(&poll, &ring), 0);
-    assert_int_equal(yields, 0);
-    clock_ns += 1000 * 1000;
+    clock_ns += 20 * 1000 * 1000;
     assert_int_equal(transport_poll(&poll, &ring), 0);
     assert_int_equal(yields, 5);
-    assert_int_equal(asked, 2);
+    assert_int_equal(asked, 10);
+    strcpy(running, "1.00 0.50 0.25 3/200 4711\n"); /* those that come and go cost little */
+    clock_ns += 1000 * 1000;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    strcpy(running, "1.00 0.50 0.25 2/200 4711\n");
+    clock_ns += 1000 * 1000;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 10);
 }
 
 /* Those that poll are not counted: they would keep each other from it. */
@@ -213,7 +227,7 @@ static void test_not_told(void **state)
     }
 }
 
-/* A client that takes its time pays for few polls: four, and one for each 20 ms. */
+/* A client that takes its time pays for few polls: four, and in the end one for each 20 ms. */
 static void test_misses(void **state)
 {
     struct transport_poll poll = polling(50);
@@ -225,7 +239,13 @@ static void test_misses(void **state)
         clock_ns += 1000 * 1000;
         assert_int_equal(transport_poll(&poll, &ring), 0);
     }
-    assert_in_range(yields, 8 * 5, 9 * 5);
+    assert_in_range(yields, 11 * 5, 12 * 5); /* after 1, 3, 7, 15, 31, 51, 71, 91 ms */
+    yields = 0;
+    for (unsigned i = 0; i < 200; i++) {
+        clock_ns += 1000 * 1000;
+        assert_int_equal(transport_poll(&poll, &ring), 0);
+    }
+    assert_in_range(yields, 9 * 5, 10 * 5);
     clock_ns += 20 * 1000 * 1000;
     io_uring_prep_nop(io_uring_get_sqe(&ring));
     yields = 0;
@@ -234,6 +254,41 @@ static void test_misses(void **state)
     for (unsigned i = 0; i < 6; i++)
         assert_int_equal(transport_poll(&poll, &ring), 0);
     assert_int_equal(yields, 4 * 5);
+}
+
+/* The client of another ring would come to this CPU if it were idle. */
+static void test_stays_while_another_ring_is_served(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    for (unsigned i = 0; i < 6; i++) { /* none of these was in vain */
+        yields = 0;
+        others_until = 20;
+        assert_int_equal(transport_poll(&poll, &ring), 0);
+        assert_int_equal(yields, 20 + 5);
+    }
+    yields = 0;
+    others_until = 200; /* 2 ms */
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 200 + 5);
+    yields = asked = 0;
+    comes_at = 100;
+    assert_int_equal(transport_poll(&poll, &ring), 1);
+    assert_int_equal(yields, 100);
+}
+
+/* It asks in between, too, and does not poll on beside programs that have come since. */
+static void test_leaves_another_ring_when_crowded(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    others_until = 1000;
+    crowded_from = 2;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(asked, 2);
+    assert_int_equal(yields, 100);
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 100);
 }
 
 static bool rings_refused(void)
@@ -262,6 +317,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_others_poll, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_asks_seldom, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_misses, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stays_while_another_ring_is_served, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_leaves_another_ring_when_crowded, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_not_told, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
