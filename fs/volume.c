@@ -77,7 +77,7 @@ bool volume_names_ok(struct keg_bytes name, int *error)
 static blksize_t listing_size(uint64_t entries)
 {
     uint64_t size = LISTING_MIN;
-    while (size < BLOCK_SIZE && size / LISTED_ENTRY < entries)
+    while (size < BLOCK_SIZE && size / LISTED_ENTRY < entries + 2) /* "." and ".." */
         size *= 2;
     return (blksize_t)size;
 }

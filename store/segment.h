@@ -23,18 +23,19 @@ void segment_ref(struct segment *segment);
 void segment_unref(struct keg *keg, struct segment *segment);
 
 /* The file, opened for reading if it is not; segment_release lets go of it. The caller has a
- * reference. At most SEGMENT_FILES_MAX, and a quarter of the process's descriptors,
- * stay open without a user. */
+ * reference. At most SEGMENT_FILES_MAX, and a quarter of the process's descriptors, stay
+ * open without a user, and as many more as there were readers at once. */
 enum { SEGMENT_FILES_MAX = 512 };
 KEG_CHECKED int segment_file(struct keg *keg, struct segment *segment, struct keg_file **out);
 void segment_release(struct segment *segment);
-/* With the last reference. */
+/* Closes its file if it is open; the caller has the last reference. */
 void segment_close(struct keg *keg, struct segment *segment);
 /* Gives it a file just created, which stays open until segment_unpin. */
 void segment_pin(struct keg *keg, struct segment *segment, struct keg_file *file);
 void segment_unpin(struct keg *keg, struct segment *segment);
 
-/* segment_pin in place of the file that was opened for reading and that the caller uses. */
+/* segment_pin in place of the file that was opened for reading and that the caller uses. While the
+ * store is being opened: nobody else reads. */
 void segment_replace_file(struct keg *keg, struct segment *segment, struct keg_file *file);
 
 /* env_create; descriptors kept for reading make room for a file that the log needs. */

@@ -7,8 +7,8 @@
  * Of the two at least one sees the other: a reader that finds no file asks again with the lock.
  *
  * Which file was used least recently is known but roughly: a read that moved its segment in a list
- * would write to what all readers share. So it leaves a mark, and who closes a file passes over
- * those with one, once.
+ * would write to what all readers share. So it leaves a mark, and who looks for one to close takes
+ * the mark away and goes on as if that file had been used just now.
  *
  * No file is opened or closed while files_lock is held, for which others that read would wait.
  */
@@ -43,8 +43,11 @@ static uint32_t files_max(void)
 /* Takes the file from a segment on the list, which nobody uses; NULL: somebody does. */
 static struct keg_file *take_locked(struct keg *keg, struct segment *segment)
 {
-    struct keg_file *file = atomic_exchange(&segment->file, NULL);
+    struct keg_file *file;
 
+    if (atomic_load(&segment->file_users))
+        return NULL;
+    file = atomic_exchange(&segment->file, NULL);
     if (atomic_load(&segment->file_users)) {
         atomic_store(&segment->file, file);
         return NULL;
@@ -54,24 +57,28 @@ static struct keg_file *take_locked(struct keg *keg, struct segment *segment)
     return file;
 }
 
-/* A file unused for long, for the caller to close; or NULL. */
+/* A file unused for long, for the caller to close; or NULL: all are in use. */
 static struct keg_file *take_one_locked(struct keg *keg)
 {
-    struct segment *newer;
-    struct keg_file *file;
+    struct keg_file *file = NULL;
+    struct segment *s, *newer;
+    uint32_t left = keg->files_open;
 
-    /* Twice around, as the first time they may all have marks. */
-    for (uint32_t passes = 0; passes < 2; passes++) {
-        for (struct segment *s = keg->lru_oldest; s; s = newer) {
-            newer = s->newer;
-            if (atomic_exchange(&s->file_marked, false) || atomic_load(&s->file_users))
-                continue;
+    for (s = keg->lru_oldest; s && left-- && !file; s = newer) {
+        newer = s->newer;
+        if (atomic_load_explicit(&s->file_marked, memory_order_relaxed)) {
+            atomic_store_explicit(&s->file_marked, false, memory_order_relaxed);
+            lru_drop(keg, s);
+            lru_add(keg, s);
+        } else {
             file = take_locked(keg, s);
-            if (file)
-                return file;
         }
     }
-    return NULL;
+    for (s = keg->lru_oldest; s && !file; s = newer) { /* all had marks: the first that can go */
+        newer = s->newer;
+        file = take_locked(keg, s);
+    }
+    return file;
 }
 
 static bool close_one(struct keg *keg)
@@ -88,11 +95,12 @@ static bool close_one(struct keg *keg)
 /* Closes what is too many of those that nobody uses. */
 static void trim(struct keg *keg)
 {
+    const uint32_t most = files_max();
     struct keg_file *file;
 
     do {
         pthread_mutex_lock(&keg->files_lock);
-        file = keg->files_open > files_max() ? take_one_locked(keg) : NULL;
+        file = keg->files_open > most ? take_one_locked(keg) : NULL;
         pthread_mutex_unlock(&keg->files_lock);
         env_close(file);
     } while (file);

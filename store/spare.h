@@ -10,6 +10,21 @@
 #include "keg.h"
 #include <stdatomic.h>
 #include <stdlib.h>
+#if defined __SANITIZE_ADDRESS__
+#define SPARE_POISONED
+#elif defined __has_feature
+#if __has_feature(address_sanitizer)
+#define SPARE_POISONED
+#endif
+#endif
+#ifdef SPARE_POISONED /* a use of what was given back is found as one of freed memory is */
+#include <sanitizer/asan_interface.h>
+#define SPARE_HIDE(buf, size) ASAN_POISON_MEMORY_REGION(buf, size)
+#define SPARE_SHOW(buf, size) ASAN_UNPOISON_MEMORY_REGION(buf, size)
+#else
+#define SPARE_HIDE(buf, size) ((void)0)
+#define SPARE_SHOW(buf, size) ((void)0)
+#endif
 
 enum { SPARE_BUFFERS = 4, SPARE_SIZE = KEG_BLOCK };
 
@@ -24,6 +39,8 @@ static inline void *spare_kept(struct spares *spares)
         if (atomic_load_explicit(&spares->at[i], memory_order_relaxed))
             buf = atomic_exchange(&spares->at[i], NULL);
     }
+    if (buf)
+        SPARE_SHOW(buf, SPARE_SIZE);
     return buf;
 }
 
@@ -36,11 +53,15 @@ static inline void *spare_take(struct spares *spares)
 
 static inline void spare_give(struct spares *spares, void *buf) /* NULL is allowed */
 {
-    for (size_t i = 0; i < SPARE_BUFFERS && buf; i++) {
+    if (!buf)
+        return;
+    SPARE_HIDE(buf, SPARE_SIZE);
+    for (size_t i = 0; i < SPARE_BUFFERS; i++) {
         void *none = NULL;
         if (atomic_compare_exchange_strong(&spares->at[i], &none, buf))
             return;
     }
+    SPARE_SHOW(buf, SPARE_SIZE);
     free(buf);
 }
 

@@ -59,12 +59,14 @@ struct segment {
 
     uint64_t live_bytes; /* index_lock */
 
+    /* No lock: segment_file.c */
+    _Atomic(struct keg_file *) file; /* changed with files_lock held */
+    _Atomic uint32_t file_users;
+    _Atomic bool file_marked; /* used since somebody looked for one to close */
+
     /* files_lock */
-    _Atomic(struct keg_file *) file; /* read without the lock, too */
-    _Atomic uint32_t file_users;     /* no lock: segment_file.c */
-    _Atomic bool file_marked;        /* no lock: used since somebody looked for one to close */
-    bool file_pinned;                /* the active one: never closed to make room */
-    struct segment *newer, *older;   /* least recently used order of those open and not pinned */
+    bool file_pinned;              /* the active one: never closed to make room */
+    struct segment *newer, *older; /* least recently used order of those open and not pinned */
 };
 
 /* Beside the flags of keg.h: opened for a repair. */
@@ -79,8 +81,8 @@ struct counters {
 
 /* What one of some threads has read, on a cache line that it need not share with others. */
 struct read_counters {
-    _Atomic uint64_t reads, bytes;
     uint8_t apart[112];
+    _Atomic uint64_t reads, bytes;
 };
 enum { READ_COUNTERS = 8 };
 

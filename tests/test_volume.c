@@ -31,9 +31,9 @@ static void test_a_block_of_a_directory_holds_its_entries(void **state)
         blksize_t block;
     } cases[] = {
         {S_IFDIR, 0, 32 << 10},
-        {S_IFDIR, 128 * 32, 32 << 10},
-        {S_IFDIR, 129 * 32, 64 << 10},
-        {S_IFDIR, 4096 * 32, 1 << 20},
+        {S_IFDIR, 126 * 32, 32 << 10},
+        {S_IFDIR, 127 * 32, 64 << 10},
+        {S_IFDIR, 4000 * 32, 1 << 20},
         {S_IFDIR, UINT64_MAX, 1 << 20},
         {S_IFREG, 0, 1 << 20},
         {S_IFREG, UINT64_MAX / 2, 1 << 20},
@@ -44,7 +44,7 @@ static void test_a_block_of_a_directory_holds_its_entries(void **state)
         volume_stat(&(struct volume_attr){.mode = cases[i].type, .size = cases[i].size}, &st);
         assert_int_equal(st.st_blksize, cases[i].block);
     }
-    for (unsigned i = 0; i < 129; i++) {
+    for (unsigned i = 0; i < 127; i++) {
         char name[16];
         snprintf(name, sizeof name, "%u", i);
         make_file(name);

@@ -44,7 +44,7 @@ static struct nullfs_tree_inode *inode_of(fuse_ino_t node)
 static blksize_t block_size(const struct nullfs_tree_inode *inode)
 {
     blksize_t size = S_ISDIR(inode->mode) ? 32 << 10 : 1 << 20;
-    while (size < 1 << 20 && (size_t)size / 256 < inode->names_live)
+    while (size < 1 << 20 && (size_t)size / 256 < inode->names_live + 2)
         size *= 2;
     return size;
 }
