@@ -15,6 +15,7 @@ enum {
     CALM_LEAST_NS = 1000 * 1000,
     CALM_MOST_NS = 20 * 1000 * 1000,
     MISSED_MOST = 4,
+    SOON_NS = 200 * 1000, /* what comes later was not worth the wait */
 };
 
 static uint64_t now_ns(void)
@@ -85,21 +86,31 @@ static bool may_poll(struct transport_poll *poll, uint64_t now)
     return now >= poll->calm_end;
 }
 
+/* This ring has had requests. */
+static uint64_t say_served(struct transport_poll_load *load)
+{
+    const uint64_t now = now_ns();
+    if (atomic_load_explicit(&load->served, memory_order_relaxed) < now)
+        atomic_store_explicit(&load->served, now, memory_order_relaxed);
+    return now;
+}
+
 static void look(struct transport_poll *poll, const struct io_uring *ring)
 {
     struct transport_poll_load *load = poll->load;
-    const uint64_t begin = now_ns(); /* to submit has taken its time */
+    const uint64_t begin = say_served(load), length = load->us * 1000;
     uint64_t now = begin, served = begin;
 
-    atomic_store_explicit(&load->served, served, memory_order_relaxed);
     atomic_fetch_add_explicit(&load->polling, 1, memory_order_relaxed);
-    while (!ready(ring) && now < served + load->us * 1000 && may_poll(poll, now)) {
+    while (!ready(ring) && now < served + length && may_poll(poll, now)) {
         sched_yield();
         now = now_ns();
-        served = atomic_load_explicit(&load->served, memory_order_relaxed);
+        if (load->cpus == 2)
+            served = atomic_load_explicit(&load->served, memory_order_relaxed);
     }
     atomic_fetch_sub_explicit(&load->polling, 1, memory_order_relaxed);
-    if (ready(ring) || served > begin) /* for another ring's client it was of use */
+    bool soon = ready(ring) && now - begin <= SOON_NS;
+    if (soon || served > begin + length) /* it was of use here, or for the client of the other */
         poll->missed = 0;
     else if (now >= poll->calm_end && ++poll->missed >= MISSED_MOST)
         poll->calm_end = now + calm_ns(poll->missed - MISSED_MOST + 1);
@@ -107,8 +118,13 @@ static void look(struct transport_poll *poll, const struct io_uring *ring)
 
 int transport_poll(struct transport_poll *poll, struct io_uring *ring)
 {
-    if (poll->load->fd < 0 || now_ns() < poll->calm_end)
+    if (poll->load->fd < 0)
         return 0;
+    if (now_ns() < poll->calm_end) {
+        if (poll->missed < MISSED_MOST) /* others want this CPU, but the client does not pause */
+            say_served(poll->load);
+        return 0;
+    }
     int err = io_uring_submit_and_get_events(ring);
     if (err < 0)
         return err;

@@ -15,8 +15,8 @@
  * first, as the daemon's own threads and the kernel's come and go, up to 20 ms if it stays so. It
  * yields between two looks for the sake of whoever comes in between. (To judge by how long a yield
  * takes was tried: one to the client, which then waits for a third, cannot be told from a good
- * one.) In the same way it leaves off where nothing came the last few times: that client pauses
- * between two requests.
+ * one.) In the same way it leaves off where the last few times nothing came, or nothing soon: that
+ * client pauses between two requests, or has so few of them that to wake a CPU for each is cheaper.
  *
  * How long: to wake a halted CPU may take some hundred microseconds. Who stops before the client
  * has woken there lets its own CPU halt, and the client comes back to that one next.
@@ -31,11 +31,11 @@
 
 /* What the rings of a mount have in common. */
 struct transport_poll_load {
-    uint64_t us; /* how long to poll after the last request of any ring; 0: not at all */
+    uint64_t us; /* how long to poll after the last request, with two rings of any; 0: not at all */
     unsigned cpus;
     int fd;                  /* /proc/loadavg */
     atomic_uint polling;     /* threads */
-    _Atomic uint64_t served; /* ns: when one last began to poll, as it had served its requests */
+    _Atomic uint64_t served; /* ns: when one had last served its requests */
 };
 
 struct transport_poll {

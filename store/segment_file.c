@@ -74,7 +74,7 @@ static struct keg_file *take_one_locked(struct keg *keg)
             file = take_locked(keg, s);
         }
     }
-    for (s = keg->lru_oldest; s && !file; s = newer) { /* all had marks: the first that can go */
+    for (s = keg->lru_oldest; s && !file; s = newer) { /* or all were marked again meanwhile */
         newer = s->newer;
         file = take_locked(keg, s);
     }

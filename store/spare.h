@@ -17,7 +17,7 @@
 #define SPARE_POISONED
 #endif
 #endif
-#ifdef SPARE_POISONED /* a use of what was given back is found as one of freed memory is */
+#ifdef SPARE_POISONED /* a use of what was given back is found, until it is taken again */
 #include <sanitizer/asan_interface.h>
 #define SPARE_HIDE(buf, size) ASAN_POISON_MEMORY_REGION(buf, size)
 #define SPARE_SHOW(buf, size) ASAN_UNPOISON_MEMORY_REGION(buf, size)

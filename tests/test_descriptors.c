@@ -116,6 +116,40 @@ static void expect_shared_descriptors(struct keg *keg)
     assert_in_range(open_files(), FILES / 8, FILES / 4 + 16);
 }
 
+static bool is_open(const char *file)
+{
+    char path[300], target[300];
+    bool found = false;
+    struct dirent *entry;
+    DIR *fds = opendir("/proc/self/fd");
+
+    assert_non_null(fds);
+    while ((entry = readdir(fds))) {
+        (void)snprintf(path, sizeof path, "/proc/self/fd/%s", entry->d_name);
+        ssize_t len = readlink(path, target, sizeof target - 1);
+        target[len < 0 ? 0 : len] = '\0';
+        found = found || strstr(target, file);
+    }
+    closedir(fds);
+    return found;
+}
+
+/* A segment that is read now and then outlives many that are read once. */
+static void expect_hot_descriptor_stays(struct keg *keg)
+{
+    static char got[VALUE];
+    char buf[20];
+
+    assert_int_equal(keg_read(keg, name(0, buf, sizeof buf), 0, got, sizeof got), VALUE);
+    for (unsigned n = 8, i = 1; n < KEYS; n += 8, i++) {
+        assert_int_equal(keg_read(keg, name(n, buf, sizeof buf), 0, got, sizeof got), VALUE);
+        if (i % 10)
+            continue;
+        assert_true(is_open("/00000001.data"));
+        assert_int_equal(keg_read(keg, name(0, buf, sizeof buf), 0, got, sizeof got), VALUE);
+    }
+}
+
 static int remove_hint(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
     (void)st, (void)type, (void)ftw;
@@ -140,6 +174,7 @@ static void test_more_segments_than_descriptors(void **state)
     assert_true(stats.segments > FILES + 50);
     expect(keg, 1);
     expect_shared_descriptors(keg);
+    expect_hot_descriptor_stays(keg);
     close_store(keg);
     keg = open_store();
     expect(keg, 1);

@@ -263,18 +263,76 @@ static void test_stays_while_another_ring_is_served(void **state)
     (void)state;
     for (unsigned i = 0; i < 6; i++) { /* none of these was in vain */
         yields = 0;
-        others_until = 20;
+        others_until = 200; /* 2 ms */
         assert_int_equal(transport_poll(&poll, &ring), 0);
-        assert_int_equal(yields, 20 + 5);
+        assert_int_equal(yields, 200 + 5);
     }
     yields = 0;
-    others_until = 200; /* 2 ms */
-    assert_int_equal(transport_poll(&poll, &ring), 0);
-    assert_int_equal(yields, 200 + 5);
-    yields = asked = 0;
-    comes_at = 100;
+    comes_at = 15;
     assert_int_equal(transport_poll(&poll, &ring), 1);
-    assert_int_equal(yields, 100);
+    assert_int_equal(yields, 15);
+}
+
+/* There the client has other CPUs to go to. */
+static void test_with_more_cpus_each_for_itself(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    load.cpus = 4;
+    others_until = 200;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 5);
+}
+
+/* Both clients pause: neither keeps the other's thread from leaving off. */
+static void test_misses_beside_another_that_does(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    for (unsigned i = 0; i < 6; i++) {
+        yields = 0;
+        others_until = 3;
+        assert_int_equal(transport_poll(&poll, &ring), 0);
+        assert_int_equal(yields, i < 4 ? 3 + 5 : 0);
+    }
+}
+
+/* While it gives way to others its client may still be at work, and must not be taken away; a
+ * client that pauses may. */
+static void test_says_that_it_is_served(void **state)
+{
+    struct transport_poll poll = polling(50);
+    (void)state;
+    strcpy(running, "1.00 0.50 0.25 3/200 4711\n");
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    clock_ns += 500 * 1000;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 0);
+    assert_int_equal(load.served, clock_ns);
+    strcpy(running, "1.00 0.50 0.25 2/200 4711\n");
+    clock_ns += 20 * 1000 * 1000;
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(transport_poll(&poll, &ring), 0);
+    const uint64_t last = load.served;
+    clock_ns += 500 * 1000;
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(load.served, last);
+}
+
+/* A request each 450 us is answered without polling in the end, as one each second is. */
+static void test_few_requests(void **state)
+{
+    struct transport_poll poll = polling(500);
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        comes_at = yields + 45;
+        assert_int_equal(transport_poll(&poll, &ring), 1);
+        hear(&ring);
+        io_uring_prep_read(io_uring_get_sqe(&ring), event, &counted, sizeof counted, 0);
+    }
+    assert_int_equal(yields, 4 * 45);
+    assert_int_equal(transport_poll(&poll, &ring), 0);
+    assert_int_equal(yields, 4 * 45);
 }
 
 /* It asks in between, too, and does not poll on beside programs that have come since. */
@@ -319,6 +377,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_misses, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stays_while_another_ring_is_served, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_leaves_another_ring_when_crowded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_with_more_cpus_each_for_itself, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_misses_beside_another_that_does, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_says_that_it_is_served, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_few_requests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_not_told, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
