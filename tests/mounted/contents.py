@@ -8,7 +8,7 @@
 A file's model is its bytes, kept in MODELS/NAME from one run to the next. Every operation is drawn
 from the seed. Reads are compared at once, through read(2) and through a mapping; sizes after every
 operation that may change them. All files are closed at the end of a run, so that with -o
-commit=close, too, everything is in the log by then. On a difference the last operations on that
+commit=close, too, everything is in the log by then; those that are empty are synced first. On a difference the last operations on that
 file are printed.
 """
 import ctypes
@@ -53,6 +53,8 @@ class File:
         self.fd = -1
 
     def save(self):
+        if not self.model:  # a truncation to zero alone may wait, with -o writeback for a minute
+            os.fsync(self.fd)
         self.close()
         with open(self.model_path, "wb") as file:
             file.write(self.model)
