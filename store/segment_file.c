@@ -74,7 +74,8 @@ static struct keg_file *take_one_locked(struct keg *keg)
             file = take_locked(keg, s);
         }
     }
-    for (s = keg->lru_oldest; s && !file; s = newer) { /* or all were marked again meanwhile */
+    /* Nothing so far: they are in use, or were marked again meanwhile, which does not count now. */
+    for (s = keg->lru_oldest; s && !file; s = newer) {
         newer = s->newer;
         file = take_locked(keg, s);
     }
