@@ -197,7 +197,7 @@ static int make_room(struct volume *volume, uint64_t ino, unsigned set,
     if (!error)
         error = check_set(&inode, set, attr);
     bool held = inodes_is_held(volume, ino) || inodes_writers(volume, ino);
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     if (error || held || volume->flags & VOLUME_READONLY || keg_readonly_reason(volume->keg))
         return error; /* read-only: the call itself will say so */
     return tend_make_room(volume, false);

@@ -80,10 +80,10 @@ int volume_lookup(struct volume *volume, uint64_t dir, struct keg_bytes name,
         if (!error && inode.nlink) {
             inodes_attr(&inode, out);
             error = inodes_count_lookup(volume, ino);
-            inodes_unlock_one(volume, ino);
+            inodes_unlock_shared(volume, ino);
             return error;
         }
-        inodes_unlock_one(volume, ino);
+        inodes_unlock_shared(volume, ino);
         if (error && error != -ENOENT)
             return error;
         uint64_t again;
@@ -104,7 +104,7 @@ int volume_lookup_ino(struct volume *volume, uint64_t ino, struct volume_attr *o
         error = -ESTALE;
     if (!error)
         error = inodes_count_lookup(volume, ino);
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     if (!error)
         inodes_attr(&inode, out);
     return error;
@@ -115,7 +115,7 @@ int volume_getattr(struct volume *volume, uint64_t ino, struct volume_attr *out)
     struct inode inode;
     inodes_lock_shared(volume, ino);
     int error = inodes_load(volume, ino, &inode);
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     if (!error)
         inodes_attr(&inode, out);
     return error;
@@ -126,7 +126,7 @@ int volume_parent(struct volume *volume, uint64_t dir, uint64_t *parent)
     struct inode inode;
     inodes_lock_shared(volume, dir);
     int error = inodes_load(volume, dir, &inode);
-    inodes_unlock_one(volume, dir);
+    inodes_unlock_shared(volume, dir);
     if (!error && !S_ISDIR(inode.mode))
         error = -ENOTDIR;
     if (!error)

@@ -125,7 +125,7 @@ ssize_t volume_read(struct volume *volume, uint64_t ino, uint64_t offset, void *
         due = volume->flags & VOLUME_RELATIME && !(volume->flags & VOLUME_READONLY) &&
               atime_is_due(&inode, volume_now(volume));
     }
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     if (due && !error)
         touch_atime(volume, ino);
     return error ? error : (ssize_t)len;
@@ -160,7 +160,7 @@ ssize_t volume_readlink(struct volume *volume, uint64_t ino, char *buf, size_t s
         n = keg_read(volume->keg, keys_bytes(&key), 0, buf, size);
         error = n < 0 ? volume_error(volume, ino, (int)n) : 0;
     }
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     return error ? error : n;
 }
 
@@ -282,6 +282,6 @@ int volume_seek(struct volume *volume, uint64_t ino, uint64_t offset, int whence
                              seek_locked(volume, &inode, offset, whence == SEEK_DATA, out));
     if (!error && whence == SEEK_DATA && *out >= inode.size)
         error = -ENXIO;
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     return error;
 }

@@ -94,6 +94,11 @@ void inodes_lock_shared(struct volume *volume, uint64_t ino)
     pthread_rwlock_rdlock(&get_stripe(volume, ino)->lock);
 }
 
+void inodes_unlock_shared(struct volume *volume, uint64_t ino)
+{
+    pthread_rwlock_unlock(&get_stripe(volume, ino)->lock);
+}
+
 void inodes_unlock_one(struct volume *volume, uint64_t ino)
 {
     pthread_rwlock_unlock(&get_stripe(volume, ino)->lock);

@@ -163,7 +163,7 @@ static int path_of(struct volume *volume, const struct pathmap *map, uint64_t in
         return -ENAMETOOLONG;
     inodes_lock_shared(volume, ino);
     int error = inodes_load(volume, ino, &inode);
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     if (!error && inode.nlink == 0)
         error = -ENOENT;
     if (error)

@@ -36,7 +36,7 @@ static int look_up(struct listing *l, struct volume_attr *attr)
     bool gone = error == -ENOENT || (!error && inode.nlink == 0);
     if (!error && !gone)
         error = inodes_count_lookup(l->volume, l->ino);
-    inodes_unlock_one(l->volume, l->ino);
+    inodes_unlock_shared(l->volume, l->ino);
     if (gone)
         return 0;
     if (!error)
@@ -117,7 +117,7 @@ int volume_readdir(struct volume *volume, uint64_t dir, uint64_t cookie, bool at
     struct keg_iter *iter;
     inodes_lock_shared(volume, dir);
     int error = inodes_load(volume, dir, &inode);
-    inodes_unlock_one(volume, dir);
+    inodes_unlock_shared(volume, dir);
     if (!error && !S_ISDIR(inode.mode))
         error = -ENOTDIR;
     if (error || cookie > INT64_MAX)

@@ -144,8 +144,9 @@ void inodes_lock(struct volume *volume, struct lockset *set, const uint64_t *ino
 bool inodes_lock_also(struct volume *volume, struct lockset *set, uint64_t ino);
 void inodes_unlock(struct volume *volume, const struct lockset *set);
 void inodes_lock_one(struct volume *volume, uint64_t ino);
-void inodes_lock_shared(struct volume *volume, uint64_t ino);
 void inodes_unlock_one(struct volume *volume, uint64_t ino);
+void inodes_lock_shared(struct volume *volume, uint64_t ino);
+void inodes_unlock_shared(struct volume *volume, uint64_t ino);
 
 /* A lock that prefers writers, else a file that is always being read could never be written. */
 KEG_CHECKED int inodes_lock_init(pthread_rwlock_t *lock);

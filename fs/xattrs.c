@@ -148,7 +148,7 @@ ssize_t volume_getxattr(struct volume *volume, uint64_t ino, struct keg_bytes na
         return error;
     inodes_lock_shared(volume, ino);
     ssize_t n = get_locked(volume, ino, name, value, size);
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     return n;
 }
 
@@ -156,7 +156,7 @@ ssize_t volume_listxattr(struct volume *volume, uint64_t ino, char *list, size_t
 {
     inodes_lock_shared(volume, ino);
     ssize_t n = list_locked(volume, ino, list, size);
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_shared(volume, ino);
     return n;
 }
 
