@@ -201,8 +201,36 @@ struct keg_reading {
     size_t len;      /* bytes wanted */
     void *buf;       /* the caller's; undefined after an error of this one */
     ssize_t result;  /* set: what keg_read would have returned */
+    struct {         /* the store's, from keg_find_many on */
+        void *segment;
+        uint64_t offset;
+        uint32_t value_len, crc;
+    } found;
 };
 void keg_read_many(struct keg *keg, struct keg_reading *readings, size_t count);
+
+/*
+ * The same in two steps, for who has a lock of its own over the keys and does not want to hold it
+ * while the disk is read. keg_find_many does no input or output and allocates nothing: it sets each
+ * result to how many bytes there will be, or -ENOENT, and remembers where they are. keg_fetch_many
+ * reads and verifies them, and sets the results as keg_read_many does. It reads what was found,
+ * whatever became of the key meanwhile: overwritten, deleted, compacted.
+ *
+ * Keys are used by the first step only, offset and len by both; buf may be set between the two.
+ * Readings may be moved, regrouped and fetched in any parts and by any thread, but each found one
+ * has to be given to keg_fetch_many or keg_drop_many, before keg_close; both pass over those with
+ * -ENOENT, and what was fetched or dropped already. Up to KEG_FIND_MAX, counted from the first, are
+ * found at one moment: between these and the next a commit may fall.
+ *
+ * As long as something found in it was not fetched or dropped a segment keeps its files: one that
+ * was compacted takes its space on the disk until then, and who fetches or drops the last of it
+ * removes them. Nothing waits for that, keg_compact neither.
+ */
+enum { KEG_FIND_MAX = 32 };
+void keg_find_many(struct keg *keg, struct keg_reading *readings, size_t count);
+void keg_fetch_many(struct keg *keg, struct keg_reading *readings, size_t count);
+/* Gives up what was found; the results stay. It may remove a file, so better without a lock. */
+void keg_drop_many(struct keg *keg, struct keg_reading *readings, size_t count);
 
 /*
  * An ordered scan of the keys that begin with prefix. It is no snapshot: a key put or deleted while

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading. A reader finds the record's place under the index lock, shared, takes a reference to the
- * segment there, and reads and verifies with no lock held: compaction may repoint the key
- * meanwhile, but the segment's file stays until the reference is given back.
+ * Reading, in two steps. To find is to look the record's place up under the index lock, shared, and
+ * to take a reference to the segment there. To fetch is to read and verify it with no lock held:
+ * compaction may repoint the key meanwhile, a writer replace it, but the segment's file stays until
+ * the reference is given back, and what was appended to it does not change. So what was found is a
+ * snapshot, and a caller whose own lock keeps the writers of its keys out needs that for the first
+ * step only (keg_find_many).
  *
  * Several values asked for at once are read in runs: those that stand behind one another in a
  * segment, with at most a frame's head and the small records of others in between, by one call.
@@ -120,31 +123,35 @@ int read_whole(struct keg_file *file, const struct index_place *place, void *buf
 
 /* ---- Keys ---- */
 
-/* A value, or a part of it, that somebody wants. */
-struct wanted {
-    struct keg_reading *reading;
-    struct segment *segment; /* with a reference; NULL: there is no such key */
-    struct index_place place;
-    size_t len;    /* bytes of it that are there */
-    uint8_t *into; /* as part of a run: where all of the value goes */
-};
+enum { GAP_MAX = 4096 }; /* bytes between two values that cost less to read than a call does */
 
-static void find_locked(struct keg *keg, struct wanted *wanted)
+/* result is set to the bytes that are wanted and there. */
+static void find_locked(struct keg *keg, struct keg_reading *reading)
 {
-    struct keg_reading *reading = wanted->reading;
-    struct index_place *place = &wanted->place;
+    struct index_place place;
+    struct segment *segment;
+    size_t len = 0;
 
-    wanted->segment = NULL;
-    reading->result = index_get(keg->index, reading->key, place, NULL);
+    reading->found.segment = NULL;
+    reading->result = index_get(keg->index, reading->key, &place, NULL);
     if (reading->result)
         return;
-    wanted->segment = keg->slots[place->slot];
-    segment_ref(wanted->segment);
-    wanted->len = 0;
-    if (reading->offset < place->value_len)
-        wanted->len = place->value_len - reading->offset;
-    if (wanted->len > reading->len)
-        wanted->len = reading->len;
+    segment = keg->slots[place.slot];
+    segment_ref(segment);
+    reading->found.segment = segment;
+    reading->found.offset = place.offset;
+    reading->found.value_len = place.value_len;
+    reading->found.crc = place.crc;
+    if (reading->offset < place.value_len)
+        len = place.value_len - reading->offset;
+    reading->result = (ssize_t)(len < reading->len ? len : reading->len);
+}
+
+static struct index_place place_of(const struct keg_reading *reading)
+{
+    return (struct index_place){.offset = reading->found.offset,
+                                .value_len = reading->found.value_len,
+                                .crc = reading->found.crc};
 }
 
 static void count_read(struct keg *keg, size_t bytes)
@@ -160,108 +167,122 @@ static void count_read(struct keg *keg, size_t bytes)
     atomic_fetch_add_explicit(&counters->bytes, bytes, memory_order_relaxed);
 }
 
-/* Ends the reading with its result. */
-static void answer(struct keg *keg, const struct wanted *wanted, int err)
+/* Ends the reading: with as many bytes as were found to be there, or an error. */
+static void answer(struct keg *keg, struct keg_reading *reading, int err)
 {
-    const struct index_place *place = &wanted->place;
-    const uint64_t id = wanted->segment->id;
+    const struct segment *segment = reading->found.segment;
+    const struct index_place place = place_of(reading);
 
-    wanted->reading->result = err ? err : (ssize_t)wanted->len;
-    if (!err) {
-        count_read(keg, wanted->len);
-    }
+    if (!err)
+        count_read(keg, (size_t)reading->result);
+    else
+        reading->result = err;
     if (err != -EBADMSG)
         return;
-    if (index_is_lost(place))
+    if (index_is_lost(&place))
         keg_say(keg, KEG_LOG_ERROR,
-                "%08" PRIu64 ".data: a value of %" PRIu32 " bytes was lost before a repair", id,
-                place->value_len);
+                "%08" PRIu64 ".data: a value of %" PRIu32 " bytes was lost before a repair",
+                segment->id, place.value_len);
     else
         keg_say(keg, KEG_LOG_ERROR,
-                "%08" PRIu64 ".data: a damaged value of %" PRIu32 " bytes at offset %" PRIu64, id,
-                place->value_len, place->offset);
+                "%08" PRIu64 ".data: a damaged value of %" PRIu32 " bytes at offset %" PRIu64,
+                segment->id, place.value_len, place.offset);
     atomic_fetch_add(&keg->counters.damaged_reads, 1);
 }
 
-static void read_one(struct keg *keg, const struct wanted *wanted)
+static void read_one(struct keg *keg, struct keg_reading *reading)
 {
-    const struct keg_reading *reading = wanted->reading;
-    struct source source = {.place = wanted->place, .spares = &keg->spares};
+    struct source source = {.place = place_of(reading), .spares = &keg->spares};
+    struct segment *segment = reading->found.segment;
+    const size_t len = (size_t)reading->result;
     int err = 0;
 
-    if (wanted->len && index_is_lost(&wanted->place)) {
+    if (len && index_is_lost(&source.place)) {
         err = -EBADMSG;
-    } else if (wanted->len) {
-        err = segment_file(keg, wanted->segment, &source.file);
+    } else if (len) {
+        err = segment_file(keg, segment, &source.file);
         if (!err) {
-            err = read_value(&source, reading->offset, reading->buf, wanted->len);
-            segment_release(wanted->segment);
+            err = read_value(&source, reading->offset, reading->buf, len);
+            segment_release(segment);
         } else if (err == -ENOENT) {
             err = -EBADMSG; /* the segment's file is missing */
         }
     }
-    answer(keg, wanted, err);
+    answer(keg, reading, err);
+}
+
+static void give_back(struct keg *keg, struct keg_reading *reading)
+{
+    struct segment *segment = reading->found.segment;
+
+    if (segment)
+        segment_unref(keg, segment);
+    reading->found.segment = NULL;
 }
 
 ssize_t keg_read(struct keg *keg, struct keg_bytes key, uint32_t offset, void *buf, size_t len)
 {
     struct keg_reading reading = {.key = key, .offset = offset, .buf = buf, .len = len};
-    struct wanted wanted = {.reading = &reading};
 
     spin_rdlock(&keg->index_lock);
-    find_locked(keg, &wanted);
+    find_locked(keg, &reading);
     pthread_rwlock_unlock(&keg->index_lock);
-    if (wanted.segment) {
-        read_one(keg, &wanted);
-        segment_unref(keg, wanted.segment);
+    if (reading.found.segment) {
+        read_one(keg, &reading);
+        give_back(keg, &reading);
     }
     return reading.result;
 }
 
 /* ---- Many at a time ---- */
 
-enum {
-    MANY = 32,      /* found under one lock; their longest run takes 2 MiB and its gaps */
-    GAP_MAX = 4096, /* bytes between two values that cost less to read than another call does */
-};
-
 /* Whether a value is read whole and with no list of CRCs, so that it can be part of a run. */
-static bool is_plain(const struct wanted *wanted)
+static bool is_plain(const struct keg_reading *reading)
 {
-    const struct index_place *place = &wanted->place;
+    const struct index_place place = place_of(reading);
 
-    return wanted->segment && wanted->len && !index_is_lost(place) && place->value_len <= KEG_BLOCK;
+    return reading->found.segment && reading->result && !index_is_lost(&place) &&
+           place.value_len <= KEG_BLOCK;
 }
 
 /* Whether b's value stands so little behind a's that both are read at once. */
-static bool is_next(const struct wanted *a, const struct wanted *b)
+static bool is_next(const struct keg_reading *a, const struct keg_reading *b)
 {
-    uint64_t end = a->place.offset + a->place.value_len;
+    uint64_t end = a->found.offset + a->found.value_len;
 
-    return is_plain(a) && is_plain(b) && a->segment == b->segment && b->place.offset >= end &&
-           b->place.offset - end <= GAP_MAX;
+    return is_plain(a) && is_plain(b) && a->found.segment == b->found.segment &&
+           b->found.offset >= end && b->found.offset - end <= GAP_MAX;
 }
 
+/* Values that are read by one call, of at most 2 MiB and the gaps. */
+struct run {
+    struct keg_reading *readings;
+    size_t count;
+    uint8_t *into[KEG_FIND_MAX]; /* where all of each value goes */
+};
+
 /* Of a value that is wanted in part all is read elsewhere, as it has to be verified. -ENOMEM. */
-static int find_room(struct keg *keg, struct wanted *run, size_t count)
+static int find_room(struct keg *keg, struct run *run)
 {
     int err = 0;
 
-    for (size_t i = 0; i < count; i++) {
-        run[i].into = run[i].reading->buf;
-        if (run[i].len < run[i].place.value_len)
-            run[i].into = spare_take(&keg->spares);
-        if (!run[i].into)
+    for (size_t i = 0; i < run->count; i++) {
+        const struct keg_reading *reading = &run->readings[i];
+
+        run->into[i] = reading->buf;
+        if ((size_t)reading->result < reading->found.value_len)
+            run->into[i] = spare_take(&keg->spares);
+        if (!run->into[i])
             err = -ENOMEM;
     }
     return err;
 }
 
-static void free_room(struct keg *keg, const struct wanted *run, size_t count)
+static void free_room(struct keg *keg, const struct run *run)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (run[i].into != run[i].reading->buf)
-            spare_give(&keg->spares, run[i].into);
+    for (size_t i = 0; i < run->count; i++) {
+        if (run->into[i] != run->readings[i].buf)
+            spare_give(&keg->spares, run->into[i]);
     }
 }
 
@@ -278,88 +299,111 @@ static int add_piece(struct iovec *iov, int pieces, uint8_t *into, size_t len)
 }
 
 /* All values of the run, and what is between them, by one call. */
-static int read_through(struct keg *keg, const struct wanted *run, size_t count)
+static int read_through(struct keg *keg, const struct run *run)
 {
     uint8_t gap[GAP_MAX]; /* for all of them, as nobody looks at it */
-    struct iovec iov[2 * MANY];
+    struct iovec iov[2 * KEG_FIND_MAX];
+    struct segment *segment = run->readings->found.segment;
+    const uint64_t from = run->readings->found.offset;
     struct keg_file *file;
-    uint64_t at = run->place.offset;
+    uint64_t at = from;
     int pieces = 0;
     ssize_t got;
-    int err = segment_file(keg, run->segment, &file);
+    int err = segment_file(keg, segment, &file);
 
     if (err)
         return err;
-    for (size_t i = 0; i < count; i++) {
-        const struct index_place *place = &run[i].place;
+    for (size_t i = 0; i < run->count; i++) {
+        const struct index_place place = place_of(&run->readings[i]);
 
-        if (place->offset > at)
-            pieces = add_piece(iov, pieces, gap, (size_t)(place->offset - at));
-        pieces = add_piece(iov, pieces, run[i].into, place->value_len);
-        at = place->offset + place->value_len;
+        if (place.offset > at)
+            pieces = add_piece(iov, pieces, gap, (size_t)(place.offset - at));
+        pieces = add_piece(iov, pieces, run->into[i], place.value_len);
+        at = place.offset + place.value_len;
     }
-    got = env_readv(file, run->place.offset, iov, pieces);
-    segment_release(run->segment);
+    got = env_readv(file, from, iov, pieces);
+    segment_release(segment);
     if (got < 0)
         return (int)got;
-    return (uint64_t)got == at - run->place.offset ? 0 : -EBADMSG;
+    return (uint64_t)got == at - from ? 0 : -EBADMSG;
+}
+
+/* One value of a run that was read. */
+static void take_value(struct keg *keg, struct keg_reading *reading, const uint8_t *value)
+{
+    int err = 0;
+
+    if (crc_update(0, value, reading->found.value_len) != reading->found.crc)
+        err = -EBADMSG;
+    else if (value != reading->buf)
+        memcpy(reading->buf, value + reading->offset, (size_t)reading->result);
+    answer(keg, reading, err);
 }
 
 /* If they cannot be had together each is tried alone, so that one bad sector hurts but one. */
-static void read_run(struct keg *keg, struct wanted *run, size_t count)
+static void read_run(struct keg *keg, struct keg_reading *readings, size_t count)
 {
-    int err = count > 1 ? find_room(keg, run, count) : -ENOMEM;
+    struct run run;
+    int err;
 
+    run.readings = readings;
+    run.count = count;
+    err = find_room(keg, &run);
     if (!err)
-        err = read_through(keg, run, count);
+        err = read_through(keg, &run);
     for (size_t i = 0; i < count; i++) {
-        struct wanted *wanted = &run[i];
-        const struct index_place *place = &wanted->place;
-
-        if (err) {
-            read_one(keg, wanted);
-        } else if (crc_update(0, wanted->into, place->value_len) != place->crc) {
-            answer(keg, wanted, -EBADMSG);
-        } else {
-            if (wanted->into != wanted->reading->buf)
-                memcpy(wanted->reading->buf, wanted->into + wanted->reading->offset, wanted->len);
-            answer(keg, wanted, 0);
-        }
+        if (err)
+            read_one(keg, &readings[i]);
+        else
+            take_value(keg, &readings[i], run.into[i]);
     }
-    if (count > 1)
-        free_room(keg, run, count);
+    free_room(keg, &run);
 }
 
-/* At most MANY of them. */
-static void read_some(struct keg *keg, struct keg_reading *readings, size_t count)
+/* How many from the first on are read at once. */
+static size_t run_of(const struct keg_reading *readings, size_t count)
 {
-    struct wanted wanted[MANY];
+    size_t n = 1;
 
-    spin_rdlock(&keg->index_lock);
-    for (size_t i = 0; i < count; i++) {
-        wanted[i].reading = &readings[i];
-        find_locked(keg, &wanted[i]);
+    while (n < count && n < KEG_FIND_MAX && is_next(&readings[n - 1], &readings[n]))
+        n++;
+    return n;
+}
+
+void keg_find_many(struct keg *keg, struct keg_reading *readings, size_t count)
+{
+    for (size_t i = 0, end; i < count; i = end) {
+        end = count - i < KEG_FIND_MAX ? count : i + KEG_FIND_MAX;
+        spin_rdlock(&keg->index_lock);
+        for (size_t k = i; k < end; k++)
+            find_locked(keg, &readings[k]);
+        pthread_rwlock_unlock(&keg->index_lock);
     }
-    pthread_rwlock_unlock(&keg->index_lock);
+}
+
+void keg_fetch_many(struct keg *keg, struct keg_reading *readings, size_t count)
+{
     for (size_t i = 0, n; i < count; i += n) {
-        n = 1;
-        while (i + n < count && is_next(&wanted[i + n - 1], &wanted[i + n]))
-            n++;
-        if (wanted[i].segment)
-            read_run(keg, &wanted[i], n);
+        n = run_of(readings + i, count - i);
+        if (n > 1)
+            read_run(keg, readings + i, n);
+        else if (readings[i].found.segment)
+            read_one(keg, &readings[i]);
+        for (size_t k = i; k < i + n; k++)
+            give_back(keg, &readings[k]);
     }
-    for (size_t i = 0; i < count; i++) {
-        if (wanted[i].segment)
-            segment_unref(keg, wanted[i].segment);
-    }
+}
+
+void keg_drop_many(struct keg *keg, struct keg_reading *readings, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        give_back(keg, &readings[i]);
 }
 
 void keg_read_many(struct keg *keg, struct keg_reading *readings, size_t count)
 {
-    for (size_t i = 0, n; i < count; i += n) {
-        n = count - i < MANY ? count - i : MANY;
-        read_some(keg, readings + i, n);
-    }
+    keg_find_many(keg, readings, count);
+    keg_fetch_many(keg, readings, count);
 }
 
 /* ---- Scans ---- */

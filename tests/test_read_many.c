@@ -371,6 +371,155 @@ static void test_as_one_by_one(void **state)
     free(many);
 }
 
+/* ---- In two steps ---- */
+
+static int is_first(void *arg, const char *name)
+{
+    bool *found = arg;
+
+    *found = *found || strcmp(name, "00000001.data") == 0;
+    return 0;
+}
+
+static bool first_is_there(const struct fixture *fixture)
+{
+    bool found = false;
+
+    assert_int_equal(env_list(fixture->disk, is_first, &found), 0);
+    return found;
+}
+
+/* Closes the store: no descriptor is left. */
+static void stop_clean(struct fixture *fixture)
+{
+    assert_int_equal(keg_close(fixture->keg), 0);
+    assert_int_equal(env_fault_open_files(fixture->disk), 0);
+    fixture_free(fixture);
+}
+
+/* Finds keys [0, VALUES) in segment 1, and then has the half of them deleted, the others
+ * overwritten, and the segment compacted. */
+static void find_and_compact(struct fixture *fixture, struct keg_reading *readings)
+{
+    struct keg_info info;
+
+    start(fixture);
+    put(fixture->keg, 0, VALUES, LONG);
+    for (unsigned n = 0; n < VALUES; n++)
+        readings[n] = (struct keg_reading){.key = key_of(n), .len = LONG};
+    watch.reads = 0;
+    keg_find_many(fixture->keg, readings, VALUES);
+    for (unsigned n = 0; n < VALUES; n += 2)
+        assert_int_equal(keg_delete(fixture->keg, key_of(n), 0), 0);
+    for (unsigned n = 1; n < VALUES; n += 2)
+        put(fixture->keg, n, n + 1, SHORT);
+    assert_int_equal(watch.reads, 0);
+    assert_int_equal(keg_compact(fixture->keg, NULL, NULL), 0);
+    assert_int_equal(keg_get(fixture->keg, key_of(1), &info), 0);
+    assert_int_not_equal(info.segment, 1);
+    assert_int_equal(info.value_len, SHORT);
+    assert_true(first_is_there(fixture));
+    for (unsigned n = 0; n < VALUES; n++)
+        assert_int_equal(readings[n].result, LONG);
+    watch.reads = 0;
+}
+
+/* What was found is read as it was, and its segment goes with the last of it. */
+static void test_found_before_it_was_compacted(void **state)
+{
+    struct fixture fixture;
+    struct keg_reading readings[VALUES];
+
+    (void)state;
+    find_and_compact(&fixture, readings);
+    for (unsigned n = 0; n < VALUES; n++) {
+        readings[n].buf = malloc(LONG);
+        assert_non_null(readings[n].buf);
+    }
+    keg_fetch_many(fixture.keg, readings, VALUES - 1);
+    assert_true(first_is_there(&fixture));
+    keg_fetch_many(fixture.keg, readings, VALUES); /* but the last nothing is left to do of */
+    assert_int_equal(watch.reads, 2);
+    assert_false(first_is_there(&fixture));
+    want_keys(readings, VALUES, -1, 0);
+    stop_clean(&fixture);
+}
+
+static void test_found_and_dropped(void **state)
+{
+    struct fixture fixture;
+    struct keg_reading readings[VALUES];
+
+    (void)state;
+    find_and_compact(&fixture, readings);
+    keg_drop_many(fixture.keg, readings, VALUES - 1);
+    assert_true(first_is_there(&fixture));
+    keg_drop_many(fixture.keg, readings, VALUES);
+    assert_false(first_is_there(&fixture));
+    assert_int_equal(watch.reads, 0);
+    stop_clean(&fixture);
+}
+
+/* Changes one of the keys [0, below), or compacts. */
+static void change_some(struct keg *keg, struct random *random, unsigned below)
+{
+    unsigned n = (unsigned)random_below(random, below);
+
+    if (random_below(random, 4) == 0)
+        assert_int_equal(keg_compact(keg, NULL, NULL), 0);
+    else if (random_below(random, 3))
+        put(keg, n, n + 1, random_below(random, 2) ? SHORT : 20000);
+    else
+        (void)!keg_delete(keg, key_of(n), 0);
+}
+
+/* Whatever happens in between, and in what parts it is fetched: the same as at the moment when it
+ * was found. */
+static void test_found_stays_as_it_was(void **state)
+{
+    enum { KEYS = 20, MOST = 50, ROOM = 20000 };
+    struct random random = random_seeded();
+    struct fixture fixture;
+    struct keg_reading then[MOST], now[MOST];
+    uint8_t *old = malloc((size_t)MOST * ROOM), *new = malloc((size_t)MOST * ROOM);
+
+    (void)state;
+    assert_true(old && new);
+    start(&fixture);
+    for (int round = 0; round < 200; round++) {
+        size_t count = 1 + random_below(&random, MOST);
+
+        for (size_t i = 0; i < count; i++) {
+            then[i] = now[i] =
+                (struct keg_reading){.key = key_of((unsigned)random_below(&random, KEYS)),
+                                     .offset = (uint32_t)random_below(&random, 200),
+                                     .len = random_below(&random, ROOM)};
+            then[i].buf = old + i * ROOM;
+            now[i].buf = new + i *ROOM;
+        }
+        keg_read_many(fixture.keg, then, count);
+        keg_find_many(fixture.keg, now, count);
+        for (uint64_t n = random_below(&random, 8); n > 0; n--)
+            change_some(fixture.keg, &random, KEYS);
+        for (size_t i = 0, n; i < count; i += n) {
+            n = 1 + random_below(&random, count - i);
+            if (random_below(&random, 8) == 0) {
+                keg_drop_many(fixture.keg, now + i, n);
+                continue;
+            }
+            keg_fetch_many(fixture.keg, now + i, n);
+            for (size_t k = i; k < i + n; k++) {
+                assert_int_equal(now[k].result, then[k].result);
+                assert_true(now[k].result <= 0 ||
+                            memcmp(now[k].buf, then[k].buf, (size_t)now[k].result) == 0);
+            }
+        }
+    }
+    stop_clean(&fixture);
+    free(old);
+    free(new);
+}
+
 /* A batch that begins in its caller's memory, outgrows it, and begins there again. */
 static void test_lent_batch(void **state)
 {
@@ -425,6 +574,9 @@ int main(void)
         cmocka_unit_test(test_unreadable_in_the_middle),
         cmocka_unit_test(test_a_file_that_is_cut),
         cmocka_unit_test(test_as_one_by_one),
+        cmocka_unit_test(test_found_before_it_was_compacted),
+        cmocka_unit_test(test_found_and_dropped),
+        cmocka_unit_test(test_found_stays_as_it_was),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
