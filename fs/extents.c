@@ -81,17 +81,63 @@ int extents_read(struct volume *volume, uint64_t content, const struct extent *e
     return (size_t)n == len ? 0 : -EBADMSG;
 }
 
-static void read_gathered(struct extents_reads *reads)
+/* ---- Many at a time ---- */
+
+static void note_error(struct extents_reads *reads, int error)
 {
-    keg_read_many(reads->volume->keg, reads->readings, reads->count);
-    for (size_t i = 0; i < reads->count && !reads->error; i++) {
-        const struct keg_reading *reading = &reads->readings[i];
-        if (reading->result < 0)
-            reads->error = reading->result == -ENOENT ? -EBADMSG : (int)reading->result;
-        else if ((size_t)reading->result != reading->len)
-            reads->error = -EBADMSG;
+    if (!reads->error)
+        reads->error = error;
+}
+
+/* An extent that is not there, or is shorter than its key said just now, is damage. */
+static void find_rest(struct extents_reads *reads)
+{
+    struct keg_reading *rest = reads->readings + reads->found;
+    size_t count = reads->count - reads->found;
+    keg_find_many(reads->volume->keg, rest, count);
+    for (size_t i = 0; i < count; i++) {
+        if (rest[i].result < 0 || (size_t)rest[i].result != rest[i].len)
+            note_error(reads, -EBADMSG);
     }
-    reads->count = 0;
+    reads->found = reads->count;
+}
+
+static void fetch_found(struct extents_reads *reads)
+{
+    keg_fetch_many(reads->volume->keg, reads->readings, reads->found);
+    for (size_t i = 0; i < reads->found; i++) {
+        if (reads->readings[i].result < 0)
+            note_error(reads, (int)reads->readings[i].result);
+    }
+    reads->count = reads->found = 0;
+}
+
+static void end(struct extents_reads *reads)
+{
+    reads->count = reads->found = 0;
+    if (reads->readings != reads->few)
+        free(reads->readings);
+    reads->readings = reads->few;
+    reads->room = EXTENTS_GATHERED;
+}
+
+/*
+ * EXTENTS_MOST are as many as writes leave in 1 MiB, with some to spare. Where more were made, by
+ * one hole punched beside the other, or there is no memory, those so far are read here and now,
+ * under whatever lock the caller has. No bound would be worse: a window of single bytes has 32768.
+ */
+static void make_room(struct extents_reads *reads)
+{
+    struct keg_reading *many = NULL;
+    if (reads->readings == reads->few)
+        many = malloc(EXTENTS_MOST * sizeof *many);
+    if (many) {
+        memcpy(many, reads->few, reads->count * sizeof *many);
+        reads->readings = many;
+        reads->room = EXTENTS_MOST;
+    } else {
+        fetch_found(reads);
+    }
 }
 
 void extents_gather_begin(struct extents_reads *reads, struct volume *volume, uint64_t content)
@@ -99,28 +145,74 @@ void extents_gather_begin(struct extents_reads *reads, struct volume *volume, ui
     reads->volume = volume;
     reads->content = content;
     reads->error = 0;
-    reads->count = 0;
+    reads->count = reads->found = 0;
+    reads->readings = reads->few;
+    reads->room = EXTENTS_GATHERED;
+}
+
+static struct keg_reading *add_reading(struct extents_reads *reads, uint64_t start, uint64_t from,
+                                       void *buf, size_t len)
+{
+    struct keys_key *key = &reads->keys[reads->count - reads->found];
+    struct keg_reading *reading = &reads->readings[reads->count++];
+    keys_extent(key, reads->content, start);
+    reading->key = keys_bytes(key);
+    reading->offset = (uint32_t)(from - start);
+    reading->len = len;
+    reading->buf = buf;
+    return reading;
 }
 
 void extents_gather(struct extents_reads *reads, const struct extent *extent, uint64_t from,
                     void *buf, size_t len)
 {
-    if (reads->count == EXTENTS_GATHERED)
-        read_gathered(reads);
-    struct keys_key *key = &reads->keys[reads->count];
-    keys_extent(key, reads->content, extent->offset);
-    reads->readings[reads->count++] =
-        (struct keg_reading){.key = keys_bytes(key),
-                             .offset = (uint32_t)(from - extent->offset),
-                             .len = len,
-                             .buf = buf};
+    if (reads->count - reads->found == EXTENTS_GATHERED || reads->count == reads->room)
+        find_rest(reads);
+    if (reads->count == reads->room)
+        make_room(reads);
+    (void)add_reading(reads, extent->offset, from, buf, len);
+}
+
+bool extents_gather_whole(struct extents_reads *reads, uint64_t start, uint64_t from, void *buf,
+                          size_t len)
+{
+    struct keg_reading *reading = add_reading(reads, start, from, buf, len);
+    keg_find_many(reads->volume->keg, reading, 1);
+    if (reading->result == (ssize_t)len) {
+        reads->found = 1;
+        return true;
+    }
+    keg_drop_many(reads->volume->keg, reading, 1);
+    reads->count = 0;
+    return false;
+}
+
+int extents_find(struct extents_reads *reads)
+{
+    if (reads->found < reads->count)
+        find_rest(reads);
+    if (reads->error)
+        extents_drop(reads);
+    return reads->error;
+}
+
+int extents_fetch(struct extents_reads *reads)
+{
+    fetch_found(reads);
+    end(reads);
+    return reads->error;
+}
+
+void extents_drop(struct extents_reads *reads)
+{
+    keg_drop_many(reads->volume->keg, reads->readings, reads->found);
+    end(reads);
 }
 
 int extents_gathered(struct extents_reads *reads)
 {
-    if (reads->count)
-        read_gathered(reads);
-    return reads->error;
+    int error = extents_find(reads);
+    return error ? error : extents_fetch(reads);
 }
 
 /* ---- Writing ---- */

@@ -32,58 +32,58 @@ static int begin_contents(struct change *change, struct inode *inode)
 
 /* ---- Reading ---- */
 
-/* Reads what the extents have of [from, from + len) and zeros between them, unless these may stand
- * for what is lost. */
-static int read_scan(struct volume *volume, const struct inode *inode, uint64_t from, uint8_t *buf,
-                     size_t len)
+/* Finds what the extents have of [from, from + len) and puts zeros between them, unless these may
+ * stand for what is lost. On failure nothing is found. */
+static int find_scan(struct volume *volume, const struct inode *inode, uint64_t from, uint8_t *buf,
+                     size_t len, struct extents_reads *reads)
 {
     bool lost = false;
     struct extents it;
-    struct extents_reads reads;
     struct extent e;
     uint64_t at = from, end = from + len;
     int error = extents_open(volume, inode->content, from, &it);
     if (error)
         return error;
-    extents_gather_begin(&reads, volume, inode->content);
     int more;
-    while ((more = extents_next(&it, &e)) > 0 && e.offset < end && !reads.error) {
+    while ((more = extents_next(&it, &e)) > 0 && e.offset < end && !reads->error) {
         uint64_t a = e.offset > at ? e.offset : at;
         uint64_t b = e.offset + e.len < end ? e.offset + e.len : end;
         if (a >= b)
             continue;
         memset(buf + (at - from), 0, a - at);
         lost = lost || a > at;
-        extents_gather(&reads, &e, a, buf + (a - from), b - a);
+        extents_gather(reads, &e, a, buf + (a - from), b - a);
         at = b;
     }
     extents_close(&it);
-    error = extents_gathered(&reads);
-    if (more < 0)
-        return more;
+    error = extents_find(reads);
+    if (error)
+        return error;
     memset(buf + (at - from), 0, end - at);
     lost = lost || end > at;
-    return !error && lost && inode->flags & INODE_HOLES ? -EBADMSG : error;
+    error = more < 0 ? more : lost && inode->flags & INODE_HOLES ? -EBADMSG : 0;
+    if (error)
+        extents_drop(reads);
+    return error;
 }
 
-/* Most files are one extent: found by its key, without a scan. So are most windows, of which large
- * reads take in many: the scan has those read together. */
-static int read_range(struct volume *volume, const struct inode *inode, uint64_t from, uint8_t *buf,
-                      size_t len)
+/*
+ * Most files are one extent: found by its key, without a scan. So are most windows, of which large
+ * reads take in many: the scan has those read together. What was found is what the file has now,
+ * whatever becomes of it before extents_fetch; on failure nothing was.
+ */
+static int find_range(struct volume *volume, const struct inode *inode, uint64_t from, uint8_t *buf,
+                      size_t len, struct extents_reads *reads)
 {
-    struct keys_key key;
     uint32_t skip = (uint32_t)(from % KEYS_WINDOW);
+    extents_gather_begin(reads, volume, inode->content);
     if (!inode->content) {
         memset(buf, 0, len);
         return inode->flags & INODE_HOLES ? -EBADMSG : 0;
     }
-    if (len > KEYS_WINDOW - skip)
-        return read_scan(volume, inode, from, buf, len);
-    keys_extent(&key, inode->content, from - skip);
-    ssize_t got = keg_read(volume->keg, keys_bytes(&key), skip, buf, len);
-    if (got < 0 && got != -ENOENT)
-        return (int)got;
-    return got >= 0 && (size_t)got == len ? 0 : read_scan(volume, inode, from, buf, len);
+    if (len <= KEYS_WINDOW - skip && extents_gather_whole(reads, from - skip, from, buf, len))
+        return 0;
+    return find_scan(volume, inode, from, buf, len, reads);
 }
 
 /* As mount(8) tells of relatime. */
@@ -110,9 +110,12 @@ static void touch_atime(struct volume *volume, uint64_t ino)
     inodes_unlock_one(volume, ino);
 }
 
+/* The stripe is held while the inode and the places of its contents are looked up, in memory, but
+ * not while the disk is read: a writer that waited for that would hold up all readers behind it. */
 ssize_t volume_read(struct volume *volume, uint64_t ino, uint64_t offset, void *buf, size_t len)
 {
     struct inode inode;
+    struct extents_reads reads;
     bool due = false;
     inodes_lock_shared(volume, ino);
     int error = load_file(volume, ino, &inode);
@@ -121,22 +124,27 @@ ssize_t volume_read(struct volume *volume, uint64_t ino, uint64_t offset, void *
     else if (!error && len > inode.size - offset)
         len = (size_t)(inode.size - offset);
     if (!error && len) {
-        error = volume_error(volume, ino, read_range(volume, &inode, offset, buf, len));
+        error = find_range(volume, &inode, offset, buf, len, &reads);
         due = volume->flags & VOLUME_RELATIME && !(volume->flags & VOLUME_READONLY) &&
               atime_is_due(&inode, volume_now(volume));
     }
     inodes_unlock_shared(volume, ino);
+    if (!error && len)
+        error = extents_fetch(&reads);
     if (due && !error)
         touch_atime(volume, ino);
-    return error ? error : (ssize_t)len;
+    return error ? volume_error(volume, ino, error) : (ssize_t)len;
 }
 
 int files_fill(struct change *change, struct inode *inode, uint64_t from, uint64_t to)
 {
     struct volume *volume = change->volume;
     const size_t len = (size_t)(to - from);
+    struct extents_reads reads;
     uint8_t *buf = change_alloc(change, len); /* read and written whole: the holes become zeros */
-    int error = buf ? read_range(volume, inode, from, buf, len) : -ENOMEM;
+    int error = buf ? find_range(volume, inode, from, buf, len, &reads) : -ENOMEM;
+    if (!error)
+        error = extents_fetch(&reads);
     if (!error)
         error = begin_contents(change, inode);
     if (!error)
@@ -148,20 +156,21 @@ ssize_t volume_readlink(struct volume *volume, uint64_t ino, char *buf, size_t s
 {
     struct inode inode;
     struct keys_key key;
-    ssize_t n = 0;
     keys_inode(&key, ino);
+    struct keg_reading text = {.key = keys_bytes(&key), .buf = buf, .len = size};
     inodes_lock_shared(volume, ino);
     int error = inodes_load(volume, ino, &inode);
     if (!error && !S_ISLNK(inode.mode))
         error = -EINVAL;
     else if (!error && inode.size == 0)
         error = -EIO; /* a name of it was removed while its text was damaged (change.c) */
-    if (!error) {
-        n = keg_read(volume->keg, keys_bytes(&key), 0, buf, size);
-        error = n < 0 ? volume_error(volume, ino, (int)n) : 0;
-    }
+    if (!error)
+        keg_find_many(volume->keg, &text, 1);
     inodes_unlock_shared(volume, ino);
-    return error ? error : n;
+    if (error)
+        return error;
+    keg_fetch_many(volume->keg, &text, 1);
+    return text.result < 0 ? volume_error(volume, ino, (int)text.result) : text.result;
 }
 
 /* ---- Writing ---- */
@@ -278,10 +287,9 @@ int volume_seek(struct volume *volume, uint64_t ino, uint64_t offset, int whence
     if (!error && offset >= inode.size)
         error = -ENXIO;
     if (!error)
-        error = volume_error(volume, ino,
-                             seek_locked(volume, &inode, offset, whence == SEEK_DATA, out));
+        error = seek_locked(volume, &inode, offset, whence == SEEK_DATA, out);
     if (!error && whence == SEEK_DATA && *out >= inode.size)
         error = -ENXIO;
     inodes_unlock_shared(volume, ino);
-    return error;
+    return volume_error(volume, ino, error);
 }

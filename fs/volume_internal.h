@@ -300,21 +300,38 @@ void extents_close(struct extents *it);
 /* Reads exactly bytes [from, from + len) of the file, which lie in the extent. */
 KEG_CHECKED int extents_read(struct volume *volume, uint64_t content, const struct extent *extent,
                              uint64_t from, void *buf, size_t len);
-/* The same of many extents of the same contents, gathered, as the store reads neighbours at once.
+/*
+ * The same of many extents of the same contents, gathered, as the store reads neighbours at once.
+ * In two steps for who only reads: extents_find while a stripe keeps the contents as they are, and
+ * extents_fetch, which does all the reading, when it is unlocked. What was gathered has to be
+ * fetched or dropped.
  */
-enum { EXTENTS_GATHERED = 17 }; /* what a read of 1 MiB meets, wherever it begins */
+enum {
+    EXTENTS_GATHERED = 17, /* what a read of 1 MiB meets, wherever it begins */
+    EXTENTS_MOST = EXTENTS_GATHERED * (WINDOW_PIECES + 1), /* where it was written in pieces */
+};
 struct extents_reads {
     struct volume *volume;
     uint64_t content;
-    int error;    /* the first */
-    size_t count; /* of what is not read yet */
-    struct keys_key keys[EXTENTS_GATHERED];
-    struct keg_reading readings[EXTENTS_GATHERED];
+    int error;           /* the first */
+    size_t count, found; /* gathered; of those, found in the store */
+    size_t room;         /* for readings: few, or allocated */
+    struct keg_reading *readings, few[EXTENTS_GATHERED];
+    struct keys_key keys[EXTENTS_GATHERED]; /* of those not found yet */
 };
 void extents_gather_begin(struct extents_reads *reads, struct volume *volume, uint64_t content);
 void extents_gather(struct extents_reads *reads, const struct extent *extent, uint64_t from,
                     void *buf, size_t len);
-/* Reads what is left; the first error of all. */
+/* The first one, of which only is known where it would begin. False: it is not there, or does not
+ * have all these bytes; nothing is gathered. */
+bool extents_gather_whole(struct extents_reads *reads, uint64_t start, uint64_t from, void *buf,
+                          size_t len);
+/* On failure all is dropped. */
+KEG_CHECKED int extents_find(struct extents_reads *reads);
+/* The first error of all. */
+KEG_CHECKED int extents_fetch(struct extents_reads *reads);
+void extents_drop(struct extents_reads *reads);
+/* Both steps. */
 KEG_CHECKED int extents_gathered(struct extents_reads *reads);
 /* Which pieces [*first, *last) of a window a write of [from, to) takes in: those it overlaps, and
  * more when there would be too many. Pure. */

@@ -112,44 +112,59 @@ int volume_setxattr(struct volume *volume, uint64_t ino, struct keg_bytes name, 
     return error;
 }
 
-static ssize_t get_locked(struct volume *volume, uint64_t ino, struct keg_bytes name, void *value,
-                          size_t size)
+/* Finds the value, of which all is wanted. On failure nothing is found. */
+static int find_locked(struct volume *volume, uint64_t ino, struct keg_bytes name,
+                       struct keg_reading *value)
 {
     struct inode inode;
-    struct keg_info info;
+    struct keys_key key;
     int error = inodes_load(volume, ino, &inode);
     enum acl_kind kind = acl_kind_of(name);
     if (error)
         return error;
     if (!(inode.flags & (kind ? rights_flag(kind) : (uint32_t)INODE_HAS_XATTRS)))
         return -ENODATA;
-    error = find(volume, ino, name, &info);
-    if (error == -ENODATA && kind) /* it has to be there */
-        error = volume_error(volume, ino, -EBADMSG);
-    if (error)
-        return error;
-    if (size && info.value_len > size)
-        return -ERANGE;
-    struct keys_key key;
     keys_xattr(&key, ino, name);
-    ssize_t n = info.value_len;
-    if (size && n)
-        n = keg_read(volume->keg, keys_bytes(&key), 0, value, info.value_len);
-    if (n >= 0 && kind && (size || !n) && acl_check((struct keg_bytes){value, (size_t)n}))
-        n = -EBADMSG;
-    return n < 0 ? volume_error(volume, ino, (int)n) : n;
+    *value = (struct keg_reading){.key = keys_bytes(&key), .len = KEG_VALUE_MAX};
+    keg_find_many(volume->keg, value, 1);
+    value->key = (struct keg_bytes){0};
+    if (value->result == -ENOENT && kind)
+        return -EBADMSG; /* it has to be there */
+    return value->result == -ENOENT ? -ENODATA : 0;
+}
+
+/* As getxattr(2) has it, with what was found. No lock is held. */
+static ssize_t fetch(struct volume *volume, struct keg_bytes name, struct keg_reading *found,
+                     void *value, size_t size)
+{
+    size_t len = (size_t)found->result;
+    if (len > size || !len) {
+        keg_drop_many(volume->keg, found, 1);
+        if (size && len)
+            return -ERANGE;
+    } else {
+        found->buf = value;
+        keg_fetch_many(volume->keg, found, 1);
+        if (found->result < 0)
+            return found->result;
+    }
+    if (acl_kind_of(name) && (size || !len) && acl_check((struct keg_bytes){value, len}))
+        return -EBADMSG;
+    return (ssize_t)len;
 }
 
 ssize_t volume_getxattr(struct volume *volume, uint64_t ino, struct keg_bytes name, void *value,
                         size_t size)
 {
+    struct keg_reading found;
     int error = check_name(name);
     if (error)
         return error;
     inodes_lock_shared(volume, ino);
-    ssize_t n = get_locked(volume, ino, name, value, size);
+    error = find_locked(volume, ino, name, &found);
     inodes_unlock_shared(volume, ino);
-    return n;
+    ssize_t n = error ? error : fetch(volume, name, &found, value, size);
+    return n < 0 ? volume_error(volume, ino, (int)n) : n;
 }
 
 ssize_t volume_listxattr(struct volume *volume, uint64_t ino, char *list, size_t size)
