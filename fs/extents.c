@@ -173,18 +173,17 @@ void extents_gather(struct extents_reads *reads, const struct extent *extent, ui
     (void)add_reading(reads, extent->offset, from, buf, len);
 }
 
-bool extents_gather_whole(struct extents_reads *reads, uint64_t start, uint64_t from, void *buf,
-                          size_t len)
+size_t extents_gather_first(struct extents_reads *reads, uint64_t start, uint64_t from, void *buf,
+                            size_t len)
 {
     struct keg_reading *reading = add_reading(reads, start, from, buf, len);
     keg_find_many(reads->volume->keg, reading, 1);
-    if (reading->result == (ssize_t)len) {
-        reads->found = 1;
-        return true;
+    if (reading->result < 0) {
+        reads->count = 0;
+        return 0;
     }
-    keg_drop_many(reads->volume->keg, reading, 1);
-    reads->count = 0;
-    return false;
+    reads->found = 1;
+    return (size_t)reading->result;
 }
 
 int extents_find(struct extents_reads *reads)

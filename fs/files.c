@@ -32,18 +32,21 @@ static int begin_contents(struct change *change, struct inode *inode)
 
 /* ---- Reading ---- */
 
-/* Finds what the extents have of [from, from + len) and puts zeros between them, unless these may
- * stand for what is lost. On failure nothing is found. */
+/* Finds what the extents have of [from, from + len), but for what was gathered of it before `at`,
+ * and puts zeros between them, unless these may stand for what is lost. On failure nothing is
+ * found. */
 static int find_scan(struct volume *volume, const struct inode *inode, uint64_t from, uint8_t *buf,
-                     size_t len, struct extents_reads *reads)
+                     size_t len, uint64_t at, struct extents_reads *reads)
 {
     bool lost = false;
     struct extents it;
     struct extent e;
-    uint64_t at = from, end = from + len;
-    int error = extents_open(volume, inode->content, from, &it);
-    if (error)
+    uint64_t end = from + len;
+    int error = extents_open(volume, inode->content, at, &it);
+    if (error) {
+        extents_drop(reads);
         return error;
+    }
     int more;
     while ((more = extents_next(&it, &e)) > 0 && e.offset < end && !reads->error) {
         uint64_t a = e.offset > at ? e.offset : at;
@@ -76,14 +79,15 @@ static int find_range(struct volume *volume, const struct inode *inode, uint64_t
                       size_t len, struct extents_reads *reads)
 {
     uint32_t skip = (uint32_t)(from % KEYS_WINDOW);
+    size_t first = 0;
     extents_gather_begin(reads, volume, inode->content);
     if (!inode->content) {
         memset(buf, 0, len);
         return inode->flags & INODE_HOLES ? -EBADMSG : 0;
     }
-    if (len <= KEYS_WINDOW - skip && extents_gather_whole(reads, from - skip, from, buf, len))
-        return 0;
-    return find_scan(volume, inode, from, buf, len, reads);
+    if (len <= KEYS_WINDOW - skip)
+        first = extents_gather_first(reads, from - skip, from, buf, len);
+    return first == len ? 0 : find_scan(volume, inode, from, buf, len, from + first, reads);
 }
 
 /* As mount(8) tells of relatime. */

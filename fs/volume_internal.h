@@ -322,10 +322,10 @@ struct extents_reads {
 void extents_gather_begin(struct extents_reads *reads, struct volume *volume, uint64_t content);
 void extents_gather(struct extents_reads *reads, const struct extent *extent, uint64_t from,
                     void *buf, size_t len);
-/* The first one, of which only is known where it would begin. False: it is not there, or does not
- * have all these bytes; nothing is gathered. */
-bool extents_gather_whole(struct extents_reads *reads, uint64_t start, uint64_t from, void *buf,
-                          size_t len);
+/* The first one, of which only is known where it would begin. Returns how many of these bytes it
+ * has, and will read. */
+size_t extents_gather_first(struct extents_reads *reads, uint64_t start, uint64_t from, void *buf,
+                            size_t len);
 /* On failure all is dropped. */
 KEG_CHECKED int extents_find(struct extents_reads *reads);
 /* The first error of all. */
