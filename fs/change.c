@@ -294,11 +294,8 @@ int change_commit(struct change *change, unsigned flags)
     int error = change->error;
     if (!error && change->volume->flags & VOLUME_READONLY)
         error = -EROFS;
-    if (!error && change->batch.count) {
-        pthread_rwlock_rdlock(&change->volume->gate);
-        error = keg_commit(change->volume->keg, &change->batch, flags);
-        pthread_rwlock_unlock(&change->volume->gate);
-    }
+    if (!error && change->batch.count)
+        error = keg_commit(change->volume->keg, &change->batch, flags | KEG_ENTERED);
     for (unsigned i = 0; !error && i < change->notes; i++)
         do_note(change->volume, &change->note[i]);
     change_drop(change);

@@ -59,6 +59,7 @@ void inodes_lock(struct volume *volume, struct lockset *set, const uint64_t *ino
     set->count = 0;
     for (unsigned i = 0; i < count; i++)
         (void)!add_stripe(set, stripe_of(inos[i]), &at);
+    keg_enter(volume->keg);
     for (unsigned i = 0; i < set->count; i++)
         pthread_rwlock_wrlock(&volume->stripes[set->stripes[i]].lock);
 }
@@ -82,10 +83,12 @@ void inodes_unlock(struct volume *volume, const struct lockset *set)
 {
     for (unsigned i = set->count; i > 0; i--)
         pthread_rwlock_unlock(&volume->stripes[set->stripes[i - 1]].lock);
+    keg_leave(volume->keg);
 }
 
 void inodes_lock_one(struct volume *volume, uint64_t ino)
 {
+    keg_enter(volume->keg);
     pthread_rwlock_wrlock(&get_stripe(volume, ino)->lock);
 }
 
@@ -102,9 +105,11 @@ void inodes_unlock_shared(struct volume *volume, uint64_t ino)
 void inodes_unlock_one(struct volume *volume, uint64_t ino)
 {
     pthread_rwlock_unlock(&get_stripe(volume, ino)->lock);
+    keg_leave(volume->keg);
 }
 
-int inodes_lock_init(pthread_rwlock_t *lock)
+/* It prefers writers, else a file that is always being read could never be written. */
+static int init_lock(pthread_rwlock_t *lock)
 {
     pthread_rwlockattr_t attr;
     int error = pthread_rwlockattr_init(&attr);
@@ -128,7 +133,7 @@ static void destroy_stripe(struct stripe *s)
 int inodes_init(struct volume *volume)
 {
     for (int i = 0; i < STRIPES; i++) {
-        int error = inodes_lock_init(&volume->stripes[i].lock);
+        int error = init_lock(&volume->stripes[i].lock);
         if (error) {
             while (i-- > 0)
                 destroy_stripe(&volume->stripes[i]);

@@ -82,8 +82,8 @@ static int look_at_all(struct losses *l)
 ssize_t volume_lost(struct volume *volume, volume_lost_fn *lost, void *arg)
 {
     struct losses l = {.volume = volume, .lost = lost, .arg = arg};
-    pthread_rwlock_wrlock(&volume->gate);
+    keg_quiesce(volume->keg);
     int error = look_at_all(&l);
-    pthread_rwlock_unlock(&volume->gate);
+    keg_resume(volume->keg);
     return error ? error : l.count;
 }

@@ -48,19 +48,27 @@ static int add_buffer(struct put *p, struct change *change)
     return error;
 }
 
+/* A frame with the buffer's bytes. Nobody can see them yet, so there is nothing to lock. */
+static int log_buffer(struct put *p)
+{
+    struct change change;
+    change_begin(&change, p->volume);
+    if (!p->streamed)
+        change_orphan(&change, KEYS_ORPHAN_CONTENT, p->contents.content);
+    int error = add_buffer(p, &change);
+    if (error) {
+        change_drop(&change);
+        return error;
+    }
+    return change_commit(&change, 0);
+}
+
 static int stream(struct put *p)
 {
     while (!p->ended) {
-        struct change change;
-        change_begin(&change, p->volume);
-        if (!p->streamed)
-            change_orphan(&change, KEYS_ORPHAN_CONTENT, p->contents.content);
-        int error = add_buffer(p, &change);
-        if (error) {
-            change_drop(&change);
-            return error;
-        }
-        error = change_commit(&change, 0);
+        keg_enter(p->volume->keg);
+        int error = log_buffer(p);
+        keg_leave(p->volume->keg);
         if (error)
             return error;
         p->streamed = true;

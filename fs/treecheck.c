@@ -370,9 +370,9 @@ static int check_all(struct treecheck *c)
 ssize_t volume_check(struct volume *volume, void (*found)(void *arg, const char *text), void *arg)
 {
     struct treecheck c = {.volume = volume, .found = found, .arg = arg};
-    pthread_rwlock_wrlock(&volume->gate);
+    keg_quiesce(volume->keg);
     int error = check_all(&c);
-    pthread_rwlock_unlock(&volume->gate);
+    keg_resume(volume->keg);
     free(c.inodes);
     free(c.contents);
     free(c.orphans);

@@ -118,21 +118,33 @@ static int log_superblock(struct volume *volume, uint64_t next_id, struct change
  * durable: the log is kept up to some point, so with the superblock a power cut takes everything
  * that used those ids.
  */
-static int reserve_locked(struct volume *volume)
+static int log_limit(struct volume *volume, uint64_t limit)
 {
     struct change change;
-    uint64_t limit = volume->id_limit + IDS_RESERVED;
-    if (limit < volume->id_limit)
-        return -ENOSPC;
     change_begin(&change, volume);
     int error = log_superblock(volume, limit, &change);
     if (error) {
         change_drop(&change);
         return error;
     }
-    error = change_commit(&change, 0);
-    if (!error)
-        volume->id_limit = limit;
+    return change_commit(&change, 0);
+}
+
+/* Ids behind `used`, which was the limit. Those who wait for it have no id to go on with; whether
+ * they have entered the store does not matter to a check, as no more of it changes. */
+static int reserve(struct volume *volume, uint64_t used)
+{
+    int error = 0;
+    uint64_t limit = used + IDS_RESERVED;
+    pthread_mutex_lock(&volume->reserve_lock);
+    if (volume->id_limit == used) {
+        error = limit < used ? -ENOSPC : log_limit(volume, limit);
+        pthread_mutex_lock(&volume->id_lock);
+        if (!error)
+            volume->id_limit = limit;
+        pthread_mutex_unlock(&volume->id_lock);
+    }
+    pthread_mutex_unlock(&volume->reserve_lock);
     return error;
 }
 
@@ -140,8 +152,12 @@ int volume_new_id(struct volume *volume, uint64_t *id)
 {
     int error = 0;
     pthread_mutex_lock(&volume->id_lock);
-    if (volume->next_id == volume->id_limit)
-        error = reserve_locked(volume);
+    while (!error && volume->next_id == volume->id_limit) {
+        uint64_t used = volume->id_limit;
+        pthread_mutex_unlock(&volume->id_lock);
+        error = reserve(volume, used);
+        pthread_mutex_lock(&volume->id_lock);
+    }
     if (!error)
         *id = volume->next_id++;
     pthread_mutex_unlock(&volume->id_lock);
@@ -215,17 +231,13 @@ static int init_locks(struct volume *volume)
     int error = tend_init(volume);
     if (error)
         return error;
-    error = inodes_lock_init(&volume->gate);
-    if (!error) {
-        error = inodes_init(volume);
-        if (error)
-            pthread_rwlock_destroy(&volume->gate);
-    }
+    error = inodes_init(volume);
     if (error) {
         tend_destroy(volume);
         return error;
     }
     pthread_mutex_init(&volume->rename_lock, NULL);
+    pthread_mutex_init(&volume->reserve_lock, NULL);
     pthread_mutex_init(&volume->id_lock, NULL);
     pthread_mutex_init(&volume->count_lock, NULL);
     return 0;
@@ -235,8 +247,8 @@ static void destroy(struct volume *volume)
 {
     tend_destroy(volume);
     inodes_destroy(volume);
-    pthread_rwlock_destroy(&volume->gate);
     pthread_mutex_destroy(&volume->rename_lock);
+    pthread_mutex_destroy(&volume->reserve_lock);
     pthread_mutex_destroy(&volume->id_lock);
     pthread_mutex_destroy(&volume->count_lock);
     change_free_spares(volume);

@@ -2,9 +2,9 @@
 /*
  * What the files behind volume.h share. DESIGN.md tells how they fit together.
  *
- * Lock order: rename_lock, reclaim_lock or count_lock, never two of them; then stripes in ascending
- * order, but for one that is only tried; then id_lock; then gate; then any one of table_lock and
- * tend_lock, under which only the store's own locks are taken.
+ * Lock order: rename_lock, reclaim_lock or count_lock, never two of them; then the store's gate
+ * (keg_enter), which inodes_lock passes; then stripes in ascending order, but for one that is only
+ * tried; then reserve_lock; then id_lock, table_lock or tend_lock, under which none is taken.
  */
 #ifndef VOLUME_INTERNAL_H
 #define VOLUME_INTERNAL_H
@@ -96,11 +96,10 @@ struct volume {
 
     pthread_mutex_t rename_lock; /* which directory is whose child, while one of them moves */
 
-    /* Shared by whoever commits; exclusive, nothing in the store changes. */
-    pthread_rwlock_t gate;
-
-    pthread_mutex_t id_lock;
-    uint64_t next_id, id_limit; /* ids up to the limit are reserved; under id_lock */
+    pthread_mutex_t reserve_lock; /* one thread reserves ids at a time */
+    pthread_mutex_t id_lock;      /* what follows */
+    uint64_t next_id;
+    uint64_t id_limit; /* ids below it are reserved; changed with reserve_lock held as well */
 
     pthread_mutex_t tend_lock; /* what follows */
     struct work *work;         /* a ring */
@@ -139,6 +138,8 @@ struct lockset {
     unsigned count;
     uint8_t stripes[LOCK_MAX]; /* ascending, each once */
 };
+/* For who changes inodes: enters the store (keg_enter) and locks exclusively, so that a frame may
+ * be committed until they are unlocked. A thread locks once at a time. */
 void inodes_lock(struct volume *volume, struct lockset *set, const uint64_t *inos, unsigned count);
 /* Locks one more, if that needs no waiting against the order of locks; else false. */
 bool inodes_lock_also(struct volume *volume, struct lockset *set, uint64_t ino);
@@ -148,8 +149,6 @@ void inodes_unlock_one(struct volume *volume, uint64_t ino);
 void inodes_lock_shared(struct volume *volume, uint64_t ino);
 void inodes_unlock_shared(struct volume *volume, uint64_t ino);
 
-/* A lock that prefers writers, else a file that is always being read could never be written. */
-KEG_CHECKED int inodes_lock_init(pthread_rwlock_t *lock);
 KEG_CHECKED int inodes_init(struct volume *volume);
 void inodes_destroy(struct volume *volume);
 
@@ -244,6 +243,7 @@ void change_work(struct change *change, enum work_kind kind, uint64_t id);
 /* Deletes every key with this prefix, as far as the frame stays within RECLAIM_MAX records.
  * Returns whether that was all of them. */
 bool change_delete_all(struct change *change, enum keys_kind kind, uint64_t id);
+/* flags as keg_commit; the caller has entered the store, by inodes_lock or otherwise. */
 KEG_CHECKED int change_commit(struct change *change, unsigned flags);
 void change_drop(struct change *change);
 

@@ -38,7 +38,9 @@
 enum {
     GROUP_BYTES = 4 << 20,  /* a leader takes no further frame once it has this much */
     WRITE_BEHIND = 4 << 20, /* each time that so many bytes were appended, they are synced */
-    OVERSTAY = 2,           /* a full disk lets the active segment grow to so many times its size */
+    OVERSTAY = 2,           /* a full disk, and who has entered, lets the active segment grow to so
+                               many times its size */
+    DUE_SHARE = 16,         /* of the segment's size: with as little left a roll is due */
 };
 
 enum { WAITS, LEADS, SERVED };
@@ -150,7 +152,12 @@ static void dequeue(struct keg *keg, struct waiter *leader, struct waiter *last)
 
 /* ---- Rolling on demand ---- */
 
-int commit_roll(struct keg *keg)
+static bool is_due(const struct keg *keg)
+{
+    return atomic_load(&keg->active->length) > keg->segment_size - keg->segment_size / DUE_SHARE;
+}
+
+int commit_roll(struct keg *keg, bool due)
 {
     struct waiter self = {.frame = NULL};
     struct segment *sealed = NULL;
@@ -159,7 +166,8 @@ int commit_roll(struct keg *keg)
     /* Nobody serves a waiter without a frame. */
     if (lead) {
         self.result = keg_writable(keg);
-        if (!self.result && atomic_load(&keg->active->length) > FORMAT_SEGMENT_SIZE) {
+        if (!self.result && atomic_load(&keg->active->length) > FORMAT_SEGMENT_SIZE &&
+            (!due || is_due(keg))) {
             sealed = keg->active;
             self.result = roll_active(keg);
         }
@@ -180,12 +188,13 @@ static void bump(_Atomic uint64_t *counter, uint64_t more)
     atomic_store_explicit(counter, now + more, memory_order_relaxed);
 }
 
-/* Rolls if the next frames do not fit. */
-static int make_place(struct keg *keg, uint64_t bytes)
+/* Rolls if the next frames do not fit. `entered`: all of them are of callers who hold locks. */
+static int make_place(struct keg *keg, uint64_t bytes, bool entered)
 {
     uint64_t length = atomic_load(&keg->active->length);
+    uint64_t most = entered ? OVERSTAY * keg->segment_size : keg->segment_size;
 
-    if (length == FORMAT_SEGMENT_SIZE || length + bytes + FORMAT_FOOTER_SIZE <= keg->segment_size)
+    if (length == FORMAT_SEGMENT_SIZE || length + bytes + FORMAT_FOOTER_SIZE <= most)
         return 0;
     return roll_active(keg);
 }
@@ -354,6 +363,8 @@ static void extend_log(struct keg *keg, const struct tally *tally, uint64_t byte
     write_behind = keg->appended / WRITE_BEHIND != (keg->appended + bytes) / WRITE_BEHIND;
     keg->appended += bytes;
     pthread_mutex_unlock(&keg->sync_lock);
+    if (is_due(keg))
+        atomic_store(&keg->roll_due, true);
     if (write_behind)
         tender_sync(keg);
     bump(&keg->counters.frames, tally->frames);
@@ -406,6 +417,7 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
 {
     uint64_t bytes = 0;
     size_t puts = 0;
+    bool entered = true;
     int err = keg_writable(keg);
 
     if (err)
@@ -413,10 +425,11 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
     for (struct waiter *w = leader;; w = w->next) {
         bytes += format_frame_span(&w->frame->header);
         puts += w->frame->puts;
+        entered = entered && w->flags & KEG_ENTERED;
         if (w == last)
             break;
     }
-    err = make_place(keg, bytes);
+    err = make_place(keg, bytes, entered);
     if (!err)
         err = ahead_write(keg, bytes);
     if (err == -ENOSPC && atomic_load(&keg->active->length) < OVERSTAY * keg->segment_size) {
@@ -512,7 +525,7 @@ int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned
     err = frame_init(&frame, ops, count, skip);
     if (err)
         return err;
-    if (flags & KEG_FREEING)
+    if (flags & KEG_FREEING && !(flags & KEG_ENTERED))
         space_wait(keg);
     if (enqueue(keg, &self))
         lead_group(keg, &self);

@@ -23,8 +23,8 @@
  * the manifest's lock while it is published.
  */
 #include "compact.h"
-#include "commit.h"
 #include "durable.h"
+#include "gate.h"
 #include "hints.h"
 #include "merge.h"
 #include "output.h"
@@ -458,7 +458,7 @@ static int pass(struct run *run)
 int compact_demand(struct keg *keg, keg_progress_fn *progress, void *arg)
 {
     struct run run = {.keg = keg, .progress = progress, .arg = arg};
-    int err = commit_roll(keg), passes = 0;
+    int err = gate_roll(keg, false), passes = 0;
 
     if (err == -ENOSPC)
         err = 0; /* what is sealed may be all the more worth it */
@@ -519,7 +519,7 @@ int compact_background(struct keg *keg)
         if (atomic_load(&keg->stopping))
             break;
         if (should_seal(keg))
-            err = commit_roll(keg);
+            err = gate_roll(keg, false);
         if (err == -ENOSPC)
             err = 0;
         mode = atomic_load(&keg->squeezed) ? POLICY_SQUEEZED : POLICY_BACKGROUND;

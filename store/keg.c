@@ -4,6 +4,7 @@
 #include "compact.h"
 #include "durable.h"
 #include "frame.h"
+#include "gate.h"
 #include "hints.h"
 #include "recover.h"
 #include "segment.h"
@@ -100,6 +101,7 @@ static void free_keg(struct keg *keg)
     pthread_mutex_destroy(&keg->reason_lock);
     pthread_mutex_destroy(&keg->tender_lock);
     pthread_rwlock_destroy(&keg->index_lock);
+    gate_destroy(keg);
     pthread_cond_destroy(&keg->released);
     pthread_cond_destroy(&keg->tender_wake);
     free(keg);
@@ -118,6 +120,7 @@ static void init_locks(struct keg *keg)
     pthread_mutex_init(&keg->reason_lock, NULL);
     pthread_mutex_init(&keg->tender_lock, NULL);
     pthread_rwlock_init(&keg->index_lock, NULL);
+    gate_init(keg);
     pthread_cond_init(&keg->released, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

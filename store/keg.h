@@ -117,6 +117,8 @@ enum {
     KEG_FREEING = 2, /* the change frees space (or is small and must not fail): may use the reserve,
                         and waits for compaction where that runs low; not from a callback of
                         keg_check or keg_compact */
+    KEG_ENTERED = 4, /* the caller has entered (keg_enter): no waiting for a compaction, and none
+                        for the log to roll */
 };
 
 /*
@@ -154,6 +156,22 @@ void keg_batch_free(struct keg_batch *batch);
  * there once the store was reopened after a crash, but never by half.
  */
 KEG_CHECKED int keg_commit(struct keg *keg, const struct keg_batch *batch, unsigned flags);
+
+/*
+ * For callers that hold locks of their own over a commit. keg_enter, before these are taken, waits
+ * for what a commit would now and then have to wait for: the sealing of a full segment, and on a
+ * full disk a compaction; keg_commit with KEG_ENTERED then does not, so that those locks are held
+ * over no more than the write itself. keg_leave comes after they are given back. Any number of
+ * threads may be inside, and none longer than its own locks make it; a thread enters once at a
+ * time, and calls neither keg_compact nor keg_check inside.
+ *
+ * keg_quiesce waits until nobody is inside and keeps everybody out until keg_resume, by the same
+ * thread: with callers who all enter, what is in the store does not change meanwhile.
+ */
+void keg_enter(struct keg *keg);
+void keg_leave(struct keg *keg);
+void keg_quiesce(struct keg *keg);
+void keg_resume(struct keg *keg);
 
 /* One put or delete. keg_delete of a key that is not there is -ENOENT. */
 KEG_CHECKED int keg_put(struct keg *keg, struct keg_bytes key, struct keg_bytes meta,

@@ -38,9 +38,15 @@ static uint64_t guess_hint(uint64_t records, uint64_t hints, uint64_t hinted)
 
 static uint64_t find_floor(struct keg *keg)
 {
-    uint64_t hints = 0, hinted = 0, unhinted = 0, most = 0, largest = 0, manifest, coming;
+    uint64_t hints = 0, hinted = 0, unhinted = 0, most = 0, largest = 0, manifest, coming, floor;
 
-    pthread_mutex_lock(&keg->manifest_lock);
+    floor = atomic_load(&keg->floor);
+    if (pthread_mutex_trylock(&keg->manifest_lock)) {
+        /* MANIFEST is being published, for which no append shall wait. */
+        if (floor)
+            return floor;
+        pthread_mutex_lock(&keg->manifest_lock);
+    }
     manifest = manifest_size(keg->member_count + 1);
     pthread_mutex_lock(&keg->sync_lock);
     for (size_t i = 0; i < keg->member_count; i++) {
@@ -58,8 +64,10 @@ static uint64_t find_floor(struct keg *keg)
     pthread_mutex_unlock(&keg->sync_lock);
     pthread_mutex_unlock(&keg->manifest_lock);
     coming = guess_hint(most, hints, hinted);
-    return keg->segment_size + guess_hint(unhinted, hints, hinted) +
-           (coming > largest ? coming : largest) + manifest + BLOCKS;
+    floor = keg->segment_size + guess_hint(unhinted, hints, hinted) +
+            (coming > largest ? coming : largest) + manifest + BLOCKS;
+    atomic_store(&keg->floor, floor);
+    return floor;
 }
 
 static uint64_t tombstones(const struct keg *keg)

@@ -6,6 +6,7 @@
  *
  * - compact_lock: one compaction at a time;
  * - hint_lock: one hint is written at a time;
+ * - gate: shared by those who have entered, who take none of the above; exclusive for a roll;
  * - leadership of the commit queue (commit.c): whoever has it may append to the active segment and
  *   roll it;
  * - manifest_lock: members, their sealed and covered state, next_segment; held while MANIFEST is
@@ -98,6 +99,7 @@ struct keg {
 
     pthread_mutex_t compact_lock, hint_lock, manifest_lock, sync_lock, files_lock;
     pthread_rwlock_t index_lock;
+    pthread_rwlock_t gate; /* gate.c */
 
     /* commit.c: the queue of writers; commit_lock guards it and nothing else */
     pthread_mutex_t commit_lock;
@@ -166,6 +168,8 @@ struct keg {
     _Atomic bool stopping;
     _Atomic bool space_low;       /* what frees space has to wait for compaction */
     _Atomic uint64_t space_pause; /* append_bytes before which it does not wait again */
+    _Atomic uint64_t floor;       /* space.c: as it was when it was last looked at; 0: not yet */
+    _Atomic bool roll_due;        /* the active segment is nearly full, and nobody rolls it yet */
     _Atomic bool squeezed;        /* a put met the reserve: compact what can be had */
 };
 

@@ -3,9 +3,9 @@
  * Faults of the engine at work that were found by reading it, each with the moment at which it
  * shows: an operation that fails, or another thread that comes in between.
  */
-#include "commit.h"
 #include "compact.h"
 #include "fixture.h"
+#include "gate.h"
 #include "segment.h"
 #include <errno.h>
 #include <pthread.h>
@@ -45,7 +45,7 @@ static void test_failed_repoint_loses_nothing(void **state)
     fixture_put_all(fixture.keg, 0, 400);
     fixture_drop_all(fixture.keg, 0, 200);
     assert_int_equal(keg_hint(fixture.keg), 0);
-    assert_int_equal(commit_roll(fixture.keg), 0);
+    assert_int_equal(gate_roll(fixture.keg, false), 0);
     fixture.hook.fn = fail_hints_after_publish;
     fixture.hook.arg = &after;
     assert_int_not_equal(keg_compact(fixture.keg, NULL, NULL), 0);
@@ -226,7 +226,7 @@ static void roll_and_visit(int (*work)(struct keg *keg))
     fixture_put_all(fixture.keg, 0, 10);
     fixture.hook.fn = visit_roll;
     fixture.hook.arg = &visitor;
-    assert_int_equal(commit_roll(fixture.keg), -ENOSPC);
+    assert_int_equal(gate_roll(fixture.keg, false), -ENOSPC);
     assert_true(visitor.started);
     if (!visitor.joined)
         assert_int_equal(pthread_join(visitor.thread, NULL), 0);
@@ -292,7 +292,7 @@ static void test_no_sync_beside_a_seal(void **state)
     fixture_put_all(fixture.keg, 0, 10);
     fixture.hook.fn = sync_while_sealing;
     fixture.hook.arg = &race;
-    assert_int_equal(commit_roll(fixture.keg), 0);
+    assert_int_equal(gate_roll(fixture.keg, false), 0);
     if (!race.visitor.joined)
         assert_int_equal(pthread_join(race.visitor.thread, NULL), 0);
     assert_null(keg_readonly_reason(fixture.keg));
@@ -508,7 +508,7 @@ static void live_on(struct fixture *fixture, unsigned from, unsigned to)
 {
     assert_int_equal(fixture_reopen(fixture), 0);
     fixture_put_all(fixture->keg, from, to);
-    assert_int_equal(commit_roll(fixture->keg), 0);
+    assert_int_equal(gate_roll(fixture->keg, false), 0);
     fixture_put_all(fixture->keg, to, to + 1);
     assert_int_equal(keg_close(fixture->keg), 0);
     fixture_remove_hints(fixture);

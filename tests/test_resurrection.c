@@ -8,8 +8,8 @@
  *
  * TEST_STEPS=N operations, TEST_SEED=N replays.
  */
-#include "commit.h"
 #include "env.h"
+#include "gate.h"
 #include "hintfile.h"
 #include "output.h"
 #include "policy.h"
@@ -311,7 +311,7 @@ static void step(void)
     else if (dice < 9960)
         expect((unsigned)below(KEYS));
     else if (dice < 9970)
-        assert_int_equal(commit_roll(t.keg), 0);
+        assert_int_equal(gate_roll(t.keg, false), 0);
     else if (dice < 9980)
         assert_int_equal(keg_hint(t.keg), 0);
     else if (dice < 9985)
@@ -348,7 +348,7 @@ static void test_random_operations(void **state)
 
 static void roll(void)
 {
-    assert_int_equal(commit_roll(t.keg), 0);
+    assert_int_equal(gate_roll(t.keg, false), 0);
 }
 
 static void compact(unsigned ranks)

@@ -11,8 +11,8 @@
  *
  * And a sync that succeeds acknowledges what was there when it began, and nothing else.
  */
-#include "commit.h"
 #include "fixture.h"
+#include "gate.h"
 #include "segment.h"
 #include <errno.h>
 #include <pthread.h>
@@ -32,6 +32,11 @@ enum {
 };
 
 static struct fixture fixture;
+
+static int roll(struct keg *keg)
+{
+    return gate_roll(keg, false);
+}
 
 /* ---- One failure ---- */
 
@@ -123,7 +128,7 @@ static void expect_poisoned(void)
         assert_int_equal(keg_delete(keg, fixture_name(0, buf), KEG_FREEING | KEG_SYNC), -EIO);
         assert_int_equal(keg_batch_delete(&batch, fixture_name(1, buf)), 0);
         assert_int_equal(keg_commit(keg, &batch, KEG_SYNC), -EIO);
-        assert_int_equal(commit_roll(keg), -EIO);
+        assert_int_equal(gate_roll(keg, false), -EIO);
         assert_true(keg_compact(keg, NULL, NULL) < 0);
         assert_true(keg_hint(keg) < 0);
         keg_batch_clear(&batch);
@@ -222,20 +227,20 @@ static void test_failed_sync(void **state)
 static void test_failed_seal(void **state)
 {
     (void)state;
-    assert_true(fail_once(HOOK_SEAL, "00000001.data", commit_roll) > 0);
+    assert_true(fail_once(HOOK_SEAL, "00000001.data", roll) > 0);
 }
 
 /* Nobody knows which of the two manifests is there after the next loss of power. */
 static void test_failed_publication(void **state)
 {
     (void)state;
-    fail_once(HOOK_PUBLISH, SEGMENT_MANIFEST, commit_roll);
+    fail_once(HOOK_PUBLISH, SEGMENT_MANIFEST, roll);
 }
 
 static void test_failed_sync_of_the_directory(void **state)
 {
     (void)state;
-    assert_true(fail_once(HOOK_SYNC_NAMES, "", commit_roll) > 0);
+    assert_true(fail_once(HOOK_SYNC_NAMES, "", roll) > 0);
 }
 
 static pthread_t roller;
@@ -244,7 +249,7 @@ static atomic_bool created, published; /* the roll's segment; the hint, or not *
 static void *roll_it(void *arg)
 {
     (void)arg;
-    return (void *)(intptr_t)commit_roll(fixture.keg);
+    return (void *)(intptr_t)gate_roll(fixture.keg, false);
 }
 
 static void wait_until(atomic_bool *done)
@@ -424,7 +429,7 @@ static void test_failed_publication_and_restart(void **state)
     for (uint64_t seed = 1; seed <= 40; seed++) {
         begin();
         aim(HOOK_PUBLISH, SEGMENT_MANIFEST, false, seed);
-        assert_int_equal(commit_roll(fixture.keg), -EIO);
+        assert_int_equal(gate_roll(fixture.keg, false), -EIO);
         expect_poisoned();
         env_fault_set(fixture.disk, NULL);
         env_fault_revive(fixture.disk);
@@ -470,13 +475,13 @@ static void give_up_one(enum hook_op op, const char *name, int (*act)(struct keg
 static void test_failed_sync_of_a_new_segment(void **state)
 {
     (void)state;
-    give_up_one(HOOK_SYNC, "00000002.data", commit_roll);
+    give_up_one(HOOK_SYNC, "00000002.data", roll);
 }
 
 static void test_failed_sync_of_a_new_manifest(void **state)
 {
     (void)state;
-    give_up_one(HOOK_SYNC, SEGMENT_MANIFEST_TMP, commit_roll);
+    give_up_one(HOOK_SYNC, SEGMENT_MANIFEST_TMP, roll);
 }
 
 /* Half of what is there is put again, so that its first segment is worth it. */
@@ -536,7 +541,7 @@ static void test_acknowledged_survives(void **state)
 
         begin();
         if (seed % 3 == 0)
-            assert_int_equal(commit_roll(fixture.keg), 0);
+            assert_int_equal(gate_roll(fixture.keg, false), 0);
         assert_int_equal(fixture_put(fixture.keg, PUT, KEG_SYNC), 0);
         fixture_put_all(fixture.keg, PUT + 1, PUT + 5);
         if (seed % 2)

@@ -55,7 +55,7 @@ static bool is_logged_empty(uint64_t ino)
     struct inode record;
     inodes_lock_shared(f.volume, ino);
     int error = inodes_load_record(f.volume, ino, &record);
-    inodes_unlock_one(f.volume, ino);
+    inodes_unlock_shared(f.volume, ino);
     return error == 0 && record.size == 0;
 }
 

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who changes an inode holds its lock until the frame is in the log. What may take long is over
+ * before that: whoever only reads goes on while the log rolls, and while a deletion on a full disk
+ * waits for a compaction.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "hook.h"
+#include "volume_fixture.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum {
+    FILES = 2000, /* every stripe has some */
+    WRITERS = 4,
+    SIZE = 200000, /* more than is left of a segment when a roll is due */
+    PATIENCE = 60, /* seconds, for what takes milliseconds */
+};
+
+static struct fixture f;
+static struct hook hook;
+static uint64_t files[FILES];
+static size_t file_count;
+
+static struct keg_bytes name_of(uint64_t n, char buf[24])
+{
+    return (struct keg_bytes){buf, (size_t)snprintf(buf, 24, "%012" PRIu64, n)};
+}
+
+static int make_file(uint64_t n, uint64_t *ino)
+{
+    const struct volume_new new = {.mode = S_IFREG | 0644};
+    struct volume_attr attr;
+    char buf[24];
+    int err = volume_make(f.volume, VOLUME_ROOT, name_of(n, buf), &new, &attr);
+    if (!err)
+        *ino = attr.ino;
+    return err;
+}
+
+/* ---- The operation that does not return before it is let go ---- */
+
+static struct {
+    enum hook_op op;
+    const char *end; /* of the file's name */
+    atomic_bool armed;
+    sem_t reached, go;
+} stop;
+
+static int stop_there(void *arg, enum hook_op op, const char *name)
+{
+    size_t len = strlen(name), end = strlen(stop.end);
+    (void)arg;
+    if (op != stop.op || len < end || strcmp(name + len - end, stop.end) != 0)
+        return 0;
+    if (atomic_exchange(&stop.armed, false)) {
+        sem_post(&stop.reached);
+        sem_wait(&stop.go);
+    }
+    return 0;
+}
+
+static void stop_at(enum hook_op op, const char *end)
+{
+    stop.op = op;
+    stop.end = end;
+    sem_init(&stop.reached, 0, 0);
+    sem_init(&stop.go, 0, 0);
+    atomic_store(&stop.armed, true);
+    hook.fn = stop_there;
+}
+
+static bool wait_for(sem_t *semaphore)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE;
+    int err;
+    while ((err = sem_timedwait(semaphore, &until)) != 0 && errno == EINTR)
+        ;
+    return err == 0;
+}
+
+/* ---- Reading all there is ---- */
+
+static void *read_everything(void *arg)
+{
+    static uint8_t buf[SIZE];
+    struct volume_attr attr;
+    uintptr_t failures = volume_getattr(f.volume, VOLUME_ROOT, &attr) != 0;
+    (void)arg;
+    for (size_t i = 0; i < file_count; i++) {
+        failures += volume_getattr(f.volume, files[i], &attr) != 0;
+        failures += volume_read(f.volume, files[i], 0, buf, sizeof buf) < 0;
+    }
+    return (void *)failures;
+}
+
+/* Whether all can be read now. The threads outlive a failure, so the process ends with it. */
+static void expect_readable(void)
+{
+    pthread_t reader;
+    struct timespec until;
+    void *failures;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE;
+    assert_int_equal(pthread_create(&reader, NULL, read_everything, NULL), 0);
+    if (pthread_timedjoin_np(reader, &failures, &until) != 0) {
+        print_error("a reader waits for what a writer waits for\n");
+        _Exit(1);
+    }
+    assert_ptr_equal(failures, NULL);
+}
+
+static void open_volume(unsigned flags, uint64_t disk, uint64_t segment_size)
+{
+    struct keg_env *below;
+    assert_int_equal(env_mem(disk, &below), 0);
+    hook_init(&hook, below);
+    f = (struct fixture){.env = &hook.env,
+                         .volume_flags = flags,
+                         .keg_flags = KEG_NO_BACKGROUND,
+                         .seconds = 1790000000,
+                         .segment_size = segment_size};
+    assert_int_equal(fixture_open(&f), 0);
+    file_count = 0;
+}
+
+static void close_volume(void)
+{
+    struct keg_env *below = hook.below;
+    assert_int_equal(volume_check(f.volume, fixture_print, NULL), 0);
+    assert_int_equal(fixture_close(&f), 0);
+    keg_env_free(below);
+}
+
+/* ---- The tests ---- */
+
+static atomic_bool enough;
+
+static void *write_own(void *arg)
+{
+    static const uint8_t bytes[SIZE];
+    const uint64_t first = (uintptr_t)arg;
+    uintptr_t failures = 0;
+    for (uint64_t i = first; !atomic_load(&enough); i = i + WRITERS < FILES ? i + WRITERS : first)
+        failures += volume_write(f.volume, files[i], 0, bytes, sizeof bytes, 0) != SIZE;
+    return (void *)failures;
+}
+
+static void test_reads_go_on_while_the_log_rolls(void **state)
+{
+    pthread_t writers[WRITERS];
+    void *failures;
+    (void)state;
+    open_volume(0, 0, 1 << 20);
+    for (file_count = 0; file_count < FILES; file_count++)
+        assert_int_equal(make_file(file_count, &files[file_count]), 0);
+    for (int round = 0; round < 3; round++) {
+        atomic_store(&enough, false);
+        stop_at(HOOK_PUBLISH, "MANIFEST");
+        for (uintptr_t i = 0; i < WRITERS; i++)
+            assert_int_equal(pthread_create(&writers[i], NULL, write_own, (void *)i), 0);
+        assert_true(wait_for(&stop.reached));
+        expect_readable();
+        atomic_store(&enough, true);
+        sem_post(&stop.go);
+        for (int i = 0; i < WRITERS; i++) {
+            assert_int_equal(pthread_join(writers[i], &failures), 0);
+            assert_ptr_equal(failures, NULL);
+        }
+    }
+    hook.fn = NULL;
+    close_volume();
+}
+
+static void *unlink_all(void *arg)
+{
+    uintptr_t failures = 0;
+    char buf[24];
+    (void)arg;
+    for (uint64_t n = FILES; n < (uint64_t)(uintptr_t)arg; n++)
+        failures += volume_unlink(f.volume, VOLUME_ROOT, name_of(n, buf)) != 0;
+    return (void *)failures;
+}
+
+static void test_reads_go_on_while_a_deletion_waits_for_space(void **state)
+{
+    uint64_t count = 0, ino;
+    pthread_t deleter;
+    void *failures;
+    int err;
+    (void)state;
+    open_volume(VOLUME_NO_BACKGROUND, 4 << 20, 256 << 10);
+    while ((err = make_file(count, &ino)) == 0) {
+        if (count < FILES)
+            files[file_count++] = ino;
+        else
+            volume_forget(f.volume, ino, 1);
+        count++;
+    }
+    assert_int_equal(err, -ENOSPC);
+    assert_true(count > 2 * FILES);
+    /* Only a compaction removes segments, and nobody asks for one. */
+    stop_at(HOOK_REMOVE, ".data");
+    assert_int_equal(pthread_create(&deleter, NULL, unlink_all, (void *)(uintptr_t)count), 0);
+    assert_true(wait_for(&stop.reached));
+    expect_readable();
+    sem_post(&stop.go);
+    assert_int_equal(pthread_join(deleter, &failures), 0);
+    assert_ptr_equal(failures, NULL);
+    hook.fn = NULL;
+    assert_int_equal(keg_compact(f.keg, NULL, NULL), 0);
+    close_volume();
+}
+
+static uint64_t put_some(unsigned flags)
+{
+    static const uint8_t value[8000];
+    struct keg_stats stats;
+    assert_int_equal(keg_put(f.keg, fixture_text("x"), (struct keg_bytes){0},
+                             (struct keg_bytes){value, sizeof value}, flags),
+                     0);
+    keg_stats(f.keg, &stats);
+    return stats.segments;
+}
+
+/* Who is inside never rolls, but where the segment would get twice as long. */
+static void test_who_has_entered_does_not_roll(void **state)
+{
+    enum { SEGMENT = 256 << 10 };
+    struct keg_stats stats;
+    (void)state;
+    open_volume(VOLUME_NO_BACKGROUND, 0, SEGMENT);
+    uint64_t segments = put_some(0);
+    keg_enter(f.keg);
+    do {
+        assert_int_equal(put_some(KEG_ENTERED), segments);
+        keg_stats(f.keg, &stats);
+    } while (stats.data_bytes < SEGMENT + SEGMENT / 2);
+    keg_leave(f.keg);
+    keg_enter(f.keg);
+    keg_stats(f.keg, &stats);
+    assert_int_equal(stats.segments, segments + 1);
+    while (stats.data_bytes < 4 * SEGMENT) {
+        put_some(KEG_ENTERED);
+        keg_stats(f.keg, &stats);
+    }
+    assert_int_equal(stats.segments, segments + 2);
+    keg_leave(f.keg);
+    assert_int_equal(keg_delete(f.keg, fixture_text("x"), 0), 0);
+    close_volume();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_who_has_entered_does_not_roll),
+        cmocka_unit_test(test_reads_go_on_while_the_log_rolls),
+        cmocka_unit_test(test_reads_go_on_while_a_deletion_waits_for_space),
+    };
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    return cmocka_run_group_tests_name("volume_gate", tests, NULL, NULL);
+}
