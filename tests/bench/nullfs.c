@@ -385,7 +385,9 @@ static size_t add_entry(fuse_req_t req, char *buf, size_t room, bool plus, const
 
 static void list(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, bool plus)
 {
-    static _Thread_local char buf[128 << 10];
+    /* As much as kegfs gives: of a READDIRPLUS the kernel makes an inode of each entry, and with
+     * 128 KiB a floor of 2,000 names would have a third of them. */
+    static _Thread_local char buf[1 << 20];
     struct nullfs_tree_inode *dir = inode_of(node);
     uint64_t at = (uint64_t)offset;
     size_t used = 0, n = 1;
