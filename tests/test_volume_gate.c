@@ -23,7 +23,7 @@ enum {
     FILES = 2000, /* every stripe has some */
     WRITERS = 4,
     SIZE = 200000, /* more than is left of a segment when a roll is due */
-    PATIENCE = 60, /* seconds, for what takes milliseconds */
+    PATIENCE = 30, /* seconds, for what takes milliseconds */
 };
 
 static struct fixture f;
@@ -261,9 +261,79 @@ static void test_who_has_entered_does_not_roll(void **state)
     close_volume();
 }
 
+/* ---- Stripes that come in the wrong order ---- */
+
+static sem_t refused;
+
+int __real_pthread_rwlock_trywrlock(pthread_rwlock_t *lock);
+int __wrap_pthread_rwlock_trywrlock(pthread_rwlock_t *lock);
+
+int __wrap_pthread_rwlock_trywrlock(pthread_rwlock_t *lock)
+{
+    int err = __real_pthread_rwlock_trywrlock(lock);
+    if (err == EBUSY && lock >= &f.volume->stripes[0].lock &&
+        lock <= &f.volume->stripes[STRIPES - 1].lock)
+        sem_post(&refused);
+    return err;
+}
+
+static uint8_t stripe_of(uint64_t ino)
+{
+    struct lockset set;
+    inodes_lock(f.volume, &set, &ino, 1);
+    inodes_unlock(f.volume, &set);
+    return set.stripes[0];
+}
+
+static uint64_t make_in(uint64_t dir, const char *name, uint32_t mode)
+{
+    const struct volume_new new = {.mode = mode};
+    struct volume_attr attr;
+    assert_int_equal(volume_make(f.volume, dir, fixture_text(name), &new, &attr), 0);
+    return attr.ino;
+}
+
+static void *unlink_in(void *dir)
+{
+    return (void *)(intptr_t)volume_unlink(f.volume, *(uint64_t *)dir, fixture_text("file"));
+}
+
+/* A file's stripe is taken, and comes before its directory's: who unlinks it waits with none. */
+static void test_who_waits_against_the_order_lets_go(void **state)
+{
+    uint64_t dir, file;
+    char buf[24];
+    pthread_t deleter;
+    struct timespec until;
+    void *result;
+    (void)state;
+    open_volume(0, 0, 1 << 20);
+    assert_int_equal(sem_init(&refused, 0, 0), 0);
+    for (unsigned n = 0;; n++) {
+        snprintf(buf, sizeof buf, "%u", n);
+        dir = make_in(VOLUME_ROOT, buf, S_IFDIR | 0755);
+        file = make_in(dir, "file", S_IFREG | 0644);
+        if (stripe_of(file) < stripe_of(dir))
+            break;
+    }
+    pthread_rwlock_t *held = &f.volume->stripes[stripe_of(dir)].lock;
+    inodes_lock_one(f.volume, file);
+    assert_int_equal(pthread_create(&deleter, NULL, unlink_in, &dir), 0);
+    assert_true(wait_for(&refused));
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE;
+    assert_int_equal(pthread_rwlock_timedwrlock(held, &until), 0);
+    pthread_rwlock_unlock(held);
+    inodes_unlock_one(f.volume, file);
+    assert_int_equal(pthread_join(deleter, &result), 0);
+    assert_ptr_equal(result, NULL);
+    close_volume();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_who_waits_against_the_order_lets_go),
         cmocka_unit_test(test_who_has_entered_does_not_roll),
         cmocka_unit_test(test_reads_go_on_while_the_log_rolls),
         cmocka_unit_test(test_reads_go_on_while_a_deletion_waits_for_space),
