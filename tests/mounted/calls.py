@@ -12,6 +12,7 @@ import stat
 import struct
 import sys
 import tempfile
+import threading
 import posixlib
 from posixlib import (ALICE, AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, COLLAPSE, EXCHANGE, INSERT,
                       KEEP_SIZE, NOREPLACE, PUNCH_HOLE, WHITEOUT, ZERO_RANGE, as_user, bits, fails,
@@ -434,9 +435,34 @@ def files_without_a_name():
     as_user(ALICE, fails, errno.EACCES, temporary)
 
 
+def many_syncs():
+    """More at once than one sync of the daemon's answers, or a ring has entries."""
+    count, done = 200, []
+    together = threading.Barrier(count)
+
+    def sync(name):
+        fd = os.open(name, RW)
+        together.wait()
+        for size in range(1, 4):
+            os.write(fd, name.encode())
+            os.fsync(fd)
+            assert os.fstat(fd).st_size == size * len(name)
+        os.close(fd)
+        done.append(name)
+
+    names = [f"file {i}" for i in range(count)]
+    threads = [threading.Thread(target=sync, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == sorted(names)
+    assert all(get(name) == name.encode() * 3 for name in names)
+
+
 TESTS = (renaming_with_flags, allocating, data_and_holes, copying, appending, shared_mappings,
          mappings_and_the_end_of_the_file, direct_io, locks, special_files, extended_attributes,
-         files_without_a_name)
+         files_without_a_name, many_syncs)
 
 if __name__ == "__main__":
     EXT4 = sys.argv[2:] == ["ext4"]
