@@ -182,7 +182,7 @@ static int setattr_locked(struct volume *volume, uint64_t ino, unsigned set,
         change_contents(&change, inode);
     else
         change_inode(&change, inode);
-    return change_commit(&change, shrinks ? KEG_FREEING : 0);
+    return change_commit(&change, shrinks ? KEG_FREEING | KEG_WAITED : 0);
 }
 
 /* Before a truncation that will be held, where the inode is not held already. */
@@ -210,6 +210,8 @@ int volume_setattr(struct volume *volume, uint64_t ino, unsigned set,
     int error = attr && may_wait(set, attr) ? make_room(volume, ino, set, attr) : 0;
     if (error)
         return error;
+    if (set & VOLUME_SET_SIZE)
+        keg_make_room(volume->keg);
     inodes_lock_one(volume, ino);
     error = setattr_locked(volume, ino, set, attr, &inode);
     inodes_unlock_one(volume, ino);
@@ -299,6 +301,8 @@ int volume_fallocate(struct volume *volume, uint64_t ino, int mode, uint64_t off
         return -EINVAL;
     if (offset > INT64_MAX || len > INT64_MAX - offset)
         return -EFBIG;
+    if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+        keg_make_room(volume->keg);
     inodes_lock_one(volume, ino);
     int error = fallocate_locked(volume, ino, mode, offset, len);
     inodes_unlock_one(volume, ino);

@@ -295,7 +295,7 @@ int change_commit(struct change *change, unsigned flags)
     if (!error && change->volume->flags & VOLUME_READONLY)
         error = -EROFS;
     if (!error && change->batch.count)
-        error = keg_commit(change->volume->keg, &change->batch, flags | KEG_ENTERED);
+        error = keg_commit(change->volume->keg, &change->batch, flags);
     for (unsigned i = 0; !error && i < change->notes; i++)
         do_note(change->volume, &change->note[i]);
     change_drop(change);

@@ -385,7 +385,7 @@ static int remove_locked(struct volume *volume, uint64_t dir, const struct keys_
     if (inode.nlink == 0)
         change_orphan(&change, KEYS_ORPHAN_INODE, ino);
     change_inode(&change, &parent);
-    return change_commit(&change, KEG_FREEING);
+    return change_commit(&change, KEG_FREEING | KEG_WAITED);
 }
 
 static int remove_name(struct volume *volume, uint64_t dir, struct keg_bytes name, bool is_dir)
@@ -398,6 +398,7 @@ static int remove_name(struct volume *volume, uint64_t dir, struct keg_bytes nam
     if (!volume_names_ok(name, &error))
         return error;
     dirs_key(volume, dir, name, &key);
+    keg_make_room(volume->keg);
     inodes_lock(volume, &set, &dir, 1);
     while (!(error = dirs_find_key(volume, dir, &key, &ino, &type))) {
         if (inodes_lock_also(volume, &set, ino)) {

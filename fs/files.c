@@ -106,12 +106,12 @@ static void touch_atime(struct volume *volume, uint64_t ino)
     struct timespec now = volume_now(volume);
     if (!inodes_is_held(volume, ino) && tend_make_room(volume, true) < 0)
         return;
-    inodes_lock_one(volume, ino);
+    inodes_lock_memory(volume, ino);
     if (inodes_load(volume, ino, &inode) == 0 && atime_is_due(&inode, now)) {
         inode.atime = now;
         (void)!inodes_hold(volume, &inode, true);
     }
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_memory(volume, ino);
 }
 
 /* The stripe is held while the inode and the places of its contents are looked up, in memory, but

@@ -3,17 +3,12 @@
  * Inodes: their locks, their records in the store, and the table of those that have something in
  * memory.
  *
- * Every inode falls on one of STRIPES locks. Who changes inodes locks all of their stripes
- * exclusively, in ascending order (or tries one against it, and waits for none), from reading the
- * records until the frame is in the store's index; who reads contents locks shared. So an inode's
- * record in the store can be read, changed and written without anything else keeping it, and the
- * table has entries only for inodes that the caller has looked up (the count decides when an
- * unlinked one may go) and for those that are held: changed in memory and not logged yet, as after
- * a truncation to zero. A cache of inodes would only repeat the store's index, which is in memory
- * already.
- *
- * The table is one open-addressed hash per stripe: 32 bytes a slot, for mounts on which the kernel
- * knows millions of inodes.
+ * DESIGN.md tells of the locks. So an inode's record in the store can be read, changed and written
+ * without anything else keeping it, and the table has entries only for inodes that the caller has
+ * looked up (the count decides when an unlinked one may go) and for those that are held: changed in
+ * memory and not logged yet, as after a truncation to zero. A cache of inodes would only repeat the
+ * store's index, which is in memory already. The table is one open-addressed hash per stripe: 32
+ * bytes a slot, for mounts on which the kernel knows millions of inodes.
  */
 #include "volume_internal.h"
 #include <errno.h>
@@ -90,6 +85,16 @@ void inodes_lock_one(struct volume *volume, uint64_t ino)
 {
     keg_enter(volume->keg);
     pthread_rwlock_wrlock(&get_stripe(volume, ino)->lock);
+}
+
+void inodes_lock_memory(struct volume *volume, uint64_t ino)
+{
+    pthread_rwlock_wrlock(&get_stripe(volume, ino)->lock);
+}
+
+void inodes_unlock_memory(struct volume *volume, uint64_t ino)
+{
+    pthread_rwlock_unlock(&get_stripe(volume, ino)->lock);
 }
 
 void inodes_lock_shared(struct volume *volume, uint64_t ino)

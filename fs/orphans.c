@@ -156,7 +156,7 @@ static int reclaim_run(struct volume *volume, const struct work *work, size_t co
         if (work[*done].kind == WORK_INODE && change.batch.count > before + 1)
             gone[inodes++] = work[*done].id;
     }
-    int error = change_commit(&change, KEG_FREEING);
+    int error = change_commit(&change, KEG_FREEING | KEG_WAITED);
     if (error) {
         *done = 0;
         return error;

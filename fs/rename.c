@@ -170,7 +170,7 @@ static int rename_locked(const struct rename *r)
     change_inode(&change, &from);
     if (to != &from)
         change_inode(&change, to);
-    return change_commit(&change, frees ? KEG_FREEING : 0);
+    return change_commit(&change, frees ? KEG_FREEING | KEG_WAITED : 0);
 }
 
 static bool lock_found(const struct rename *r, struct lockset *set)
@@ -216,6 +216,7 @@ int volume_rename(struct volume *volume, uint64_t dir, struct keg_bytes name, ui
         return -EINVAL;
     dirs_key(volume, dir, name, &r.from_name);
     dirs_key(volume, new_dir, new_name, &r.to_name);
+    keg_make_room(volume->keg);
     if (dir != new_dir)
         pthread_mutex_lock(&volume->rename_lock);
     error = rename_names(&r);

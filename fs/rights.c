@@ -156,5 +156,5 @@ int rights_set_locked(struct volume *volume, uint64_t ino, enum acl_kind kind, s
     else if (has)
         remove_acl(&change, &inode, kind);
     change_inode(&change, &inode);
-    return change_commit(&change, keeps ? 0 : KEG_FREEING);
+    return change_commit(&change, keeps ? 0 : KEG_FREEING | KEG_WAITED);
 }

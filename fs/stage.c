@@ -137,7 +137,7 @@ static int commit_locked(struct volume *volume, struct inode *inode)
         return error;
     }
     change_inode(&change, inode);
-    return change_commit(&change, inode->stale ? KEG_FREEING : 0);
+    return change_commit(&change, inode->stale ? KEG_FREEING | KEG_WAITED : 0);
 }
 
 /* Fills inode if its contents are staged. */
@@ -204,9 +204,9 @@ int volume_writer_open(struct volume *volume, uint64_t ino, bool created)
 {
     if (volume->flags & VOLUME_READONLY)
         return -EROFS;
-    inodes_lock_one(volume, ino);
+    inodes_lock_memory(volume, ino);
     int error = open_locked(volume, ino, created);
-    inodes_unlock_one(volume, ino);
+    inodes_unlock_memory(volume, ino);
     return error;
 }
 
@@ -214,6 +214,7 @@ int volume_writer_flush(struct volume *volume, uint64_t ino)
 {
     struct inode inode;
     int error = 0;
+    keg_make_room(volume->keg);
     inodes_lock_one(volume, ino);
     if (inodes_writers(volume, ino) == 1 && load_staged(volume, ino, &inode) &&
         (inode.content || inode.size || inode.broken))
@@ -226,6 +227,7 @@ int volume_writer_flush(struct volume *volume, uint64_t ino)
 int volume_writer_close(struct volume *volume, uint64_t ino)
 {
     int error = 0;
+    keg_make_room(volume->keg);
     inodes_lock_one(volume, ino);
     if (inodes_writers(volume, ino) == 1)
         error = close_locked(volume, ino);

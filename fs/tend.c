@@ -77,6 +77,7 @@ static int run_some(struct volume *volume, size_t *count, size_t *done)
     struct work work[LOCK_MAX];
     int error = 0;
     *done = 0;
+    keg_make_room(volume->keg);
     pthread_mutex_lock(&volume->reclaim_lock);
     *count = peek(volume, work, LOCK_MAX);
     if (*count)
@@ -129,12 +130,17 @@ int tend_flush(struct volume *volume, uint64_t ino, bool stages)
 {
     struct inode inode;
     int error = 0;
+    inodes_lock_shared(volume, ino);
+    bool lazy = inodes_is_lazy(volume, ino);
+    inodes_unlock_shared(volume, ino);
+    if (!lazy)
+        keg_make_room(volume->keg);
     inodes_lock_one(volume, ino);
     if (inodes_is_held(volume, ino)) {
-        bool lazy = inodes_is_lazy(volume, ino);
+        lazy = inodes_is_lazy(volume, ino);
         error = inodes_load(volume, ino, &inode);
         if (!error && (stages || !inode.staged))
-            error = flush_locked(volume, &inode, lazy ? 0 : KEG_FREEING);
+            error = flush_locked(volume, &inode, lazy ? 0 : KEG_FREEING | KEG_WAITED);
         if (error && lazy) {
             inodes_logged(volume, ino);
             error = 0;

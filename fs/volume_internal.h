@@ -146,6 +146,10 @@ bool inodes_lock_also(struct volume *volume, struct lockset *set, uint64_t ino);
 void inodes_unlock(struct volume *volume, const struct lockset *set);
 void inodes_lock_one(struct volume *volume, uint64_t ino);
 void inodes_unlock_one(struct volume *volume, uint64_t ino);
+/* For who changes what is in memory of the inode and commits nothing: does not enter the store, and
+ * so waits for no roll and no check. */
+void inodes_lock_memory(struct volume *volume, uint64_t ino);
+void inodes_unlock_memory(struct volume *volume, uint64_t ino);
 void inodes_lock_shared(struct volume *volume, uint64_t ino);
 void inodes_unlock_shared(struct volume *volume, uint64_t ino);
 
@@ -243,7 +247,7 @@ void change_work(struct change *change, enum work_kind kind, uint64_t id);
 /* Deletes every key with this prefix, as far as the frame stays within RECLAIM_MAX records.
  * Returns whether that was all of them. */
 bool change_delete_all(struct change *change, enum keys_kind kind, uint64_t id);
-/* flags as keg_commit; the caller has entered the store, by inodes_lock or otherwise. */
+/* flags as keg_commit. Where volume_check would see it, the caller has entered the store. */
 KEG_CHECKED int change_commit(struct change *change, unsigned flags);
 void change_drop(struct change *change);
 
@@ -278,7 +282,7 @@ void rights_chmod(struct change *change, struct inode *inode);
 /* A new inode gets the ACLs that its directory hands down, or its mode loses the umask. */
 void rights_inherit(struct change *change, const struct inode *dir, struct inode *inode,
                     uint32_t umask);
-/* Sets the ACL, or removes it by an empty one. Locked exclusively. */
+/* Sets the ACL, or removes it by an empty one. Locked exclusively, after keg_make_room. */
 KEG_CHECKED int rights_set_locked(struct volume *volume, uint64_t ino, enum acl_kind kind,
                                   struct keg_bytes acl, bool kill_sgid);
 

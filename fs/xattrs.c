@@ -105,6 +105,8 @@ int volume_setxattr(struct volume *volume, uint64_t ino, struct keg_bytes name, 
         return -E2BIG;
     const struct keg_bytes bytes = {value, size};
     enum acl_kind kind = acl_kind_of(name);
+    if (kind)
+        keg_make_room(volume->keg); /* one that says no more than the mode is removed */
     inodes_lock_one(volume, ino);
     error = kind ? rights_set_locked(volume, ino, kind, bytes, flags & VOLUME_KILL_SGID)
                  : set_locked(volume, ino, name, bytes, flags);
@@ -214,7 +216,7 @@ static int remove_locked(struct volume *volume, uint64_t ino, struct keg_bytes n
     change_begin(&change, volume);
     change_delete(&change, &key);
     change_inode(&change, &inode);
-    return change_commit(&change, KEG_FREEING);
+    return change_commit(&change, KEG_FREEING | KEG_WAITED);
 }
 
 int volume_removexattr(struct volume *volume, uint64_t ino, struct keg_bytes name)
@@ -223,6 +225,7 @@ int volume_removexattr(struct volume *volume, uint64_t ino, struct keg_bytes nam
     if (error)
         return error;
     enum acl_kind kind = acl_kind_of(name);
+    keg_make_room(volume->keg);
     inodes_lock_one(volume, ino);
     error = kind ? rights_set_locked(volume, ino, kind, (struct keg_bytes){0}, false)
                  : remove_locked(volume, ino, name);

@@ -38,9 +38,10 @@
 enum {
     GROUP_BYTES = 4 << 20,  /* a leader takes no further frame once it has this much */
     WRITE_BEHIND = 4 << 20, /* each time that so many bytes were appended, they are synced */
-    OVERSTAY = 2,           /* a full disk, and who has entered, lets the active segment grow to so
-                               many times its size */
-    DUE_SHARE = 16,         /* of the segment's size: with as little left a roll is due */
+    OVERSTAY = 2,           /* a full disk lets the active segment grow to so many times its size */
+    DUE_SHARE = 16,         /* of a segment's size: with as little left a roll is due */
+    DUE_LEAST = 4 << 20,    /* and with this little, but for a quarter of the segment */
+    DUE_TRIES = 4,          /* of a roll before the segment is full */
 };
 
 enum { WAITS, LEADS, SERVED };
@@ -152,29 +153,44 @@ static void dequeue(struct keg *keg, struct waiter *leader, struct waiter *last)
 
 /* ---- Rolling on demand ---- */
 
+/* Bytes that are left of the segment when a roll becomes due. */
+static uint64_t due_margin(const struct keg *keg)
+{
+    uint64_t share = keg->segment_size / DUE_SHARE, quarter = keg->segment_size / 4;
+
+    return share > DUE_LEAST ? share : quarter < DUE_LEAST ? quarter : DUE_LEAST;
+}
+
 static bool is_due(const struct keg *keg)
 {
-    return atomic_load(&keg->active->length) > keg->segment_size - keg->segment_size / DUE_SHARE;
+    return atomic_load(&keg->active->length) > keg->segment_size - due_margin(keg);
+}
+
+/* Asks for a roll, and again when some more was appended. */
+static void ask_for_roll(struct keg *keg)
+{
+    uint64_t length = atomic_load(&keg->active->length);
+
+    if (!is_due(keg) || (keg->due_segment == keg->active->id && length < keg->due_again))
+        return;
+    keg->due_segment = keg->active->id;
+    keg->due_again = length + due_margin(keg) / DUE_TRIES;
+    atomic_store(&keg->roll_due, true);
 }
 
 int commit_roll(struct keg *keg, bool due)
 {
     struct waiter self = {.frame = NULL};
-    struct segment *sealed = NULL;
     bool lead = enqueue(keg, &self);
 
     /* Nobody serves a waiter without a frame. */
     if (lead) {
         self.result = keg_writable(keg);
         if (!self.result && atomic_load(&keg->active->length) > FORMAT_SEGMENT_SIZE &&
-            (!due || is_due(keg))) {
-            sealed = keg->active;
+            (!due || is_due(keg)))
             self.result = roll_active(keg);
-        }
         dequeue(keg, &self, &self);
     }
-    if (!self.result && sealed)
-        hints_inline(keg);
     return self.result;
 }
 
@@ -188,13 +204,12 @@ static void bump(_Atomic uint64_t *counter, uint64_t more)
     atomic_store_explicit(counter, now + more, memory_order_relaxed);
 }
 
-/* Rolls if the next frames do not fit. `entered`: all of them are of callers who hold locks. */
-static int make_place(struct keg *keg, uint64_t bytes, bool entered)
+/* Rolls if the next frames do not fit. */
+static int make_place(struct keg *keg, uint64_t bytes)
 {
     uint64_t length = atomic_load(&keg->active->length);
-    uint64_t most = entered ? OVERSTAY * keg->segment_size : keg->segment_size;
 
-    if (length == FORMAT_SEGMENT_SIZE || length + bytes + FORMAT_FOOTER_SIZE <= most)
+    if (length == FORMAT_SEGMENT_SIZE || length + bytes + FORMAT_FOOTER_SIZE <= keg->segment_size)
         return 0;
     return roll_active(keg);
 }
@@ -363,8 +378,7 @@ static void extend_log(struct keg *keg, const struct tally *tally, uint64_t byte
     write_behind = keg->appended / WRITE_BEHIND != (keg->appended + bytes) / WRITE_BEHIND;
     keg->appended += bytes;
     pthread_mutex_unlock(&keg->sync_lock);
-    if (is_due(keg))
-        atomic_store(&keg->roll_due, true);
+    ask_for_roll(keg);
     if (write_behind)
         tender_sync(keg);
     bump(&keg->counters.frames, tally->frames);
@@ -417,7 +431,6 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
 {
     uint64_t bytes = 0;
     size_t puts = 0;
-    bool entered = true;
     int err = keg_writable(keg);
 
     if (err)
@@ -425,11 +438,10 @@ static int prepare_group(struct keg *keg, struct waiter *leader, struct waiter *
     for (struct waiter *w = leader;; w = w->next) {
         bytes += format_frame_span(&w->frame->header);
         puts += w->frame->puts;
-        entered = entered && w->flags & KEG_ENTERED;
         if (w == last)
             break;
     }
-    err = make_place(keg, bytes, entered);
+    err = make_place(keg, bytes);
     if (!err)
         err = ahead_write(keg, bytes);
     if (err == -ENOSPC && atomic_load(&keg->active->length) < OVERSTAY * keg->segment_size) {
@@ -525,8 +537,8 @@ int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned
     err = frame_init(&frame, ops, count, skip);
     if (err)
         return err;
-    if (flags & KEG_FREEING && !(flags & KEG_ENTERED))
-        space_wait(keg);
+    if (flags & KEG_FREEING && !(flags & KEG_WAITED))
+        keg_make_room(keg);
     if (enqueue(keg, &self))
         lead_group(keg, &self);
     frame_free(&frame);

@@ -9,7 +9,7 @@
 KEG_CHECKED int commit_ops(struct keg *keg, const struct keg_op *ops, size_t count, unsigned flags);
 
 /* Seals the active segment, if it has frames (or, with `due`, only if it is nearly full), and
- * begins the next. The gate is held exclusively: see gate_roll. */
+ * begins the next. For gate_roll, which others call. */
 KEG_CHECKED int commit_roll(struct keg *keg, bool due);
 
 #endif

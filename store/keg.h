@@ -117,8 +117,8 @@ enum {
     KEG_FREEING = 2, /* the change frees space (or is small and must not fail): may use the reserve,
                         and waits for compaction where that runs low; not from a callback of
                         keg_check or keg_compact */
-    KEG_ENTERED = 4, /* the caller has entered (keg_enter): no waiting for a compaction, and none
-                        for the log to roll */
+    KEG_WAITED = 4,  /* keg_make_room was called just before, and this is the only commit since:
+                        no more waiting for a compaction, though another has used up the room */
 };
 
 /*
@@ -158,16 +158,19 @@ void keg_batch_free(struct keg_batch *batch);
 KEG_CHECKED int keg_commit(struct keg *keg, const struct keg_batch *batch, unsigned flags);
 
 /*
- * For callers that hold locks of their own over a commit. keg_enter, before these are taken, waits
- * for what a commit would now and then have to wait for: the sealing of a full segment, and on a
- * full disk a compaction; keg_commit with KEG_ENTERED then does not, so that those locks are held
- * over no more than the write itself. keg_leave comes after they are given back. Any number of
- * threads may be inside, and none longer than its own locks make it; a thread enters once at a
- * time, and calls neither keg_compact nor keg_check inside.
+ * For callers that hold locks of their own over a commit. What a commit may have to wait for is
+ * waited for before those are taken, as a rule: by keg_enter for the log to roll, when the segment
+ * is nearly full; by keg_make_room, before a change that frees space, for the compaction that a
+ * full disk then needs. A commit that finds it necessary all the same waits itself,
+ * but with KEG_WAITED not for space.
+ *
+ * keg_leave comes after the locks are given back. Any number of threads may be inside; a thread
+ * enters once at a time, and inside calls none of keg_make_room, keg_compact and keg_check.
  *
  * keg_quiesce waits until nobody is inside and keeps everybody out until keg_resume, by the same
  * thread: with callers who all enter, what is in the store does not change meanwhile.
  */
+void keg_make_room(struct keg *keg);
 void keg_enter(struct keg *keg);
 void keg_leave(struct keg *keg);
 void keg_quiesce(struct keg *keg);

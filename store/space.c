@@ -153,9 +153,9 @@ static bool too_early(struct keg *keg)
     return appended < atomic_load(&keg->space_pause);
 }
 
-void space_wait(struct keg *keg)
+void keg_make_room(struct keg *keg)
 {
-    if (!atomic_load(&keg->space_low) || too_early(keg))
+    if (!atomic_load(&keg->space_low) || keg_writable(keg) || too_early(keg))
         return;
     compact_while(keg, is_low);
     if (atomic_load(&keg->space_low))

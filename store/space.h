@@ -15,8 +15,4 @@ uint64_t space_for_compaction(struct keg *keg);
  * (puts only), and what env_space gives. */
 KEG_CHECKED int space_take(struct keg *keg, uint64_t bytes, unsigned flags);
 
-/* Before something that frees space joins the queue: where the reserve runs low, compaction goes
- * first, in the caller's thread. The caller holds no lock. */
-void space_wait(struct keg *keg);
-
 #endif

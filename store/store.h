@@ -4,9 +4,9 @@
  *
  * Threads and locks. Taken in this order, each before those below it:
  *
+ * - gate: shared by those who have entered; exclusive for a roll, by whom none of these is held;
  * - compact_lock: one compaction at a time;
  * - hint_lock: one hint is written at a time;
- * - gate: shared by those who have entered, who take none of the above; exclusive for a roll;
  * - leadership of the commit queue (commit.c): whoever has it may append to the active segment and
  *   roll it;
  * - manifest_lock: members, their sealed and covered state, next_segment; held while MANIFEST is
@@ -110,6 +110,8 @@ struct keg {
     uint64_t room_for_puts; /* leadership: bytes that may be appended before space is asked again */
     uint64_t room_to_free;  /* leadership: the same for what frees space */
     uint64_t ahead_end;     /* leadership: where the zeros behind the log end (ahead.c); or 0 */
+    uint64_t due_segment;   /* leadership: id of the one that a roll was asked for; or 0 */
+    uint64_t due_again;     /* leadership: its length at which it is asked for again */
     uint64_t ahead_refused; /* leadership: id of a segment that had no room for zeros; or 0 */
     _Atomic uint64_t sync_bytes; /* of the last sync that was asked for; 0: none since the zeros */
 

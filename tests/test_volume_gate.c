@@ -22,7 +22,7 @@
 enum {
     FILES = 2000, /* every stripe has some */
     WRITERS = 4,
-    SIZE = 200000, /* more than is left of a segment when a roll is due */
+    SIZE = 30000,
     PATIENCE = 30, /* seconds, for what takes milliseconds */
 };
 
@@ -56,11 +56,27 @@ static struct {
     sem_t reached, go;
 } stop;
 
+/* Where writers take too long for a roll to wait for them it is one of these that rolls later. */
+static _Thread_local bool at_the_entry;
+
+int __real_commit_roll(struct keg *keg, bool due);
+int __wrap_commit_roll(struct keg *keg, bool due);
+
+int __wrap_commit_roll(struct keg *keg, bool due)
+{
+    at_the_entry = due;
+    int err = __real_commit_roll(keg, due);
+    at_the_entry = false;
+    return err;
+}
+
 static int stop_there(void *arg, enum hook_op op, const char *name)
 {
-    size_t len = strlen(name), end = strlen(stop.end);
     (void)arg;
-    if (op != stop.op || len < end || strcmp(name + len - end, stop.end) != 0)
+    if (!atomic_load(&stop.armed) || op != stop.op || (op == HOOK_PUBLISH && !at_the_entry))
+        return 0;
+    size_t len = strlen(name), end = strlen(stop.end);
+    if (len < end || strcmp(name + len - end, stop.end) != 0)
         return 0;
     if (atomic_exchange(&stop.armed, false)) {
         sem_post(&stop.reached);
@@ -76,7 +92,6 @@ static void stop_at(enum hook_op op, const char *end)
     sem_init(&stop.reached, 0, 0);
     sem_init(&stop.go, 0, 0);
     atomic_store(&stop.armed, true);
-    hook.fn = stop_there;
 }
 
 static bool wait_for(sem_t *semaphore)
@@ -126,6 +141,7 @@ static void open_volume(unsigned flags, uint64_t disk, uint64_t segment_size)
     struct keg_env *below;
     assert_int_equal(env_mem(disk, &below), 0);
     hook_init(&hook, below);
+    hook.fn = stop_there;
     f = (struct fixture){.env = &hook.env,
                          .volume_flags = flags,
                          .keg_flags = KEG_NO_BACKGROUND,
@@ -138,6 +154,7 @@ static void open_volume(unsigned flags, uint64_t disk, uint64_t segment_size)
 static void close_volume(void)
 {
     struct keg_env *below = hook.below;
+    assert_int_equal(volume_tend(f.volume), 0);
     assert_int_equal(volume_check(f.volume, fixture_print, NULL), 0);
     assert_int_equal(fixture_close(&f), 0);
     keg_env_free(below);
@@ -162,7 +179,7 @@ static void test_reads_go_on_while_the_log_rolls(void **state)
     pthread_t writers[WRITERS];
     void *failures;
     (void)state;
-    open_volume(0, 0, 1 << 20);
+    open_volume(VOLUME_RELATIME, 0, 1 << 20);
     for (file_count = 0; file_count < FILES; file_count++)
         assert_int_equal(make_file(file_count, &files[file_count]), 0);
     for (int round = 0; round < 3; round++) {
@@ -179,7 +196,6 @@ static void test_reads_go_on_while_the_log_rolls(void **state)
             assert_ptr_equal(failures, NULL);
         }
     }
-    hook.fn = NULL;
     close_volume();
 }
 
@@ -200,7 +216,7 @@ static void test_reads_go_on_while_a_deletion_waits_for_space(void **state)
     void *failures;
     int err;
     (void)state;
-    open_volume(VOLUME_NO_BACKGROUND, 4 << 20, 256 << 10);
+    open_volume(VOLUME_RELATIME, 4 << 20, 256 << 10);
     while ((err = make_file(count, &ino)) == 0) {
         if (count < FILES)
             files[file_count++] = ino;
@@ -218,47 +234,165 @@ static void test_reads_go_on_while_a_deletion_waits_for_space(void **state)
     sem_post(&stop.go);
     assert_int_equal(pthread_join(deleter, &failures), 0);
     assert_ptr_equal(failures, NULL);
-    hook.fn = NULL;
     assert_int_equal(keg_compact(f.keg, NULL, NULL), 0);
     close_volume();
 }
 
-static uint64_t put_some(unsigned flags)
+static void test_reads_go_on_while_the_store_is_checked(void **state)
 {
-    static const uint8_t value[8000];
+    (void)state;
+    open_volume(VOLUME_RELATIME, 0, 1 << 20);
+    for (file_count = 0; file_count < FILES; file_count++)
+        assert_int_equal(make_file(file_count, &files[file_count]), 0);
+    keg_quiesce(f.keg);
+    expect_readable();
+    keg_resume(f.keg);
+    close_volume();
+}
+
+static sem_t written;
+
+static void *write_one(void *arg)
+{
+    (void)arg;
+    assert_int_equal(volume_write(f.volume, files[0], 0, "x", 1, 0), 1);
+    sem_post(&written);
+    return NULL;
+}
+
+/* Of what does not happen a tenth of a second is seen. */
+static void test_nothing_changes_while_the_store_is_checked(void **state)
+{
+    pthread_t writer;
+    struct timespec until;
+    struct keg_stats before, after;
+    (void)state;
+    open_volume(0, 0, 1 << 20);
+    assert_int_equal(make_file(0, &files[0]), 0);
+    assert_int_equal(sem_init(&written, 0, 0), 0);
+    keg_quiesce(f.keg);
+    keg_stats(f.keg, &before);
+    assert_int_equal(pthread_create(&writer, NULL, write_one, NULL), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 100000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    assert_int_equal(sem_timedwait(&written, &until), -1);
+    keg_stats(f.keg, &after);
+    assert_int_equal(before.sequence, after.sequence);
+    keg_resume(f.keg);
+    assert_true(wait_for(&written));
+    assert_int_equal(pthread_join(writer, NULL), 0);
+    close_volume();
+}
+
+/* ---- When the log rolls ---- */
+
+enum { SEGMENT = 256 << 10, DUE = SEGMENT * 3 / 4, VALUE = 4000 };
+
+static uint64_t segments(void)
+{
     struct keg_stats stats;
-    assert_int_equal(keg_put(f.keg, fixture_text("x"), (struct keg_bytes){0},
-                             (struct keg_bytes){value, sizeof value}, flags),
-                     0);
     keg_stats(f.keg, &stats);
     return stats.segments;
 }
 
-/* Who is inside never rolls, but where the segment would get twice as long. */
-static void test_who_has_entered_does_not_roll(void **state)
+/* Appends to the active segment, of which `bytes` are used: returns how much are then. */
+static uint64_t put_one(uint64_t bytes)
 {
-    enum { SEGMENT = 256 << 10 };
+    static const uint8_t value[VALUE];
+    struct keg_stats before, after;
+    keg_stats(f.keg, &before);
+    assert_int_equal(keg_put(f.keg, fixture_text("x"), (struct keg_bytes){0},
+                             (struct keg_bytes){value, sizeof value}, 0),
+                     0);
+    keg_stats(f.keg, &after);
+    return bytes + after.append_bytes - before.append_bytes;
+}
+
+static void enter_and_leave(void)
+{
+    keg_enter(f.keg);
+    keg_leave(f.keg);
+}
+
+static uint64_t open_for_rolls(void)
+{
     struct keg_stats stats;
-    (void)state;
     open_volume(VOLUME_NO_BACKGROUND, 0, SEGMENT);
-    uint64_t segments = put_some(0);
-    keg_enter(f.keg);
-    do {
-        assert_int_equal(put_some(KEG_ENTERED), segments);
-        keg_stats(f.keg, &stats);
-    } while (stats.data_bytes < SEGMENT + SEGMENT / 2);
-    keg_leave(f.keg);
-    keg_enter(f.keg);
     keg_stats(f.keg, &stats);
-    assert_int_equal(stats.segments, segments + 1);
-    while (stats.data_bytes < 4 * SEGMENT) {
-        put_some(KEG_ENTERED);
-        keg_stats(f.keg, &stats);
-    }
-    assert_int_equal(stats.segments, segments + 2);
-    keg_leave(f.keg);
+    return stats.data_bytes;
+}
+
+static void close_after_rolls(void)
+{
     assert_int_equal(keg_delete(f.keg, fixture_text("x"), 0), 0);
     close_volume();
+}
+
+/* Before it is full, and not before it is nearly full. */
+static void test_the_log_rolls_at_the_entry(void **state)
+{
+    (void)state;
+    uint64_t used = open_for_rolls(), count = segments();
+    while (used < DUE - VALUE) {
+        used = put_one(used);
+        enter_and_leave();
+        assert_int_equal(segments(), count);
+    }
+    while (used <= DUE)
+        used = put_one(used);
+    assert_int_equal(segments(), count);
+    enter_and_leave();
+    assert_int_equal(segments(), count + 1);
+    close_after_rolls();
+}
+
+static sem_t inside, outside;
+
+static void *stay_inside(void *arg)
+{
+    (void)arg;
+    keg_enter(f.keg);
+    sem_post(&inside);
+    sem_wait(&outside);
+    keg_leave(f.keg);
+    return NULL;
+}
+
+/* With somebody inside who takes long, the others go on; the log rolls when it has to, and before
+ * that when he is gone. */
+static void test_who_stays_inside_holds_nobody_up(void **state)
+{
+    pthread_t thread;
+    (void)state;
+    for (int gone = 0; gone < 2; gone++) {
+        uint64_t used = open_for_rolls(), count = segments();
+        assert_int_equal(sem_init(&inside, 0, 0), 0);
+        assert_int_equal(sem_init(&outside, 0, 0), 0);
+        assert_int_equal(pthread_create(&thread, NULL, stay_inside, NULL), 0);
+        assert_true(wait_for(&inside));
+        while (used < (gone ? DUE + 6 * VALUE : SEGMENT - 6 * VALUE)) {
+            used = put_one(used);
+            enter_and_leave();
+            assert_int_equal(segments(), count);
+        }
+        if (gone) {
+            sem_post(&outside);
+            assert_int_equal(pthread_join(thread, NULL), 0);
+        }
+        while (segments() == count && used < 2 * SEGMENT) {
+            used = put_one(used);
+            enter_and_leave();
+        }
+        assert_int_equal(segments(), count + 1);
+        assert_true(gone ? used < SEGMENT - 2 * VALUE : used > SEGMENT - VALUE);
+        if (!gone) {
+            sem_post(&outside);
+            assert_int_equal(pthread_join(thread, NULL), 0);
+        }
+        close_after_rolls();
+    }
 }
 
 /* ---- Stripes that come in the wrong order ---- */
@@ -334,7 +468,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_who_waits_against_the_order_lets_go),
-        cmocka_unit_test(test_who_has_entered_does_not_roll),
+        cmocka_unit_test(test_the_log_rolls_at_the_entry),
+        cmocka_unit_test(test_who_stays_inside_holds_nobody_up),
+        cmocka_unit_test(test_nothing_changes_while_the_store_is_checked),
+        cmocka_unit_test(test_reads_go_on_while_the_store_is_checked),
         cmocka_unit_test(test_reads_go_on_while_the_log_rolls),
         cmocka_unit_test(test_reads_go_on_while_a_deletion_waits_for_space),
     };
