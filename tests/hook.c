@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 #include "hook.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -79,9 +78,12 @@ static int hook_append(struct keg_file *f, uint64_t at, const struct iovec *iov,
 {
     int err = call_file(file_of(f), HOOK_APPEND);
 
-    if (err >= 0 && env_append(file_of(f)->below, at, iov, count))
-        return -EIO;
-    return err > 0 ? -err : err;
+    if (err >= 0) {
+        int below = env_append(file_of(f)->below, at, iov, count);
+
+        err = below ? below : -err;
+    }
+    return err;
 }
 
 static int hook_sync(struct keg_file *f)
