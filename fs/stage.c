@@ -172,6 +172,7 @@ int stage_close(struct volume *volume, bool keep)
     uint64_t ino;
     size_t left;
     while ((ino = inodes_first_held(volume, HELD_STAGED, UINT64_MAX, &left)) != 0) {
+        keg_make_room(volume->keg);
         inodes_lock_one(volume, ino);
         int error = keep ? close_locked(volume, ino) : drop_locked(volume, ino);
         inodes_unlock_one(volume, ino);
@@ -214,7 +215,8 @@ int volume_writer_flush(struct volume *volume, uint64_t ino)
 {
     struct inode inode;
     int error = 0;
-    keg_make_room(volume->keg);
+    if (inodes_is_held(volume, ino))
+        keg_make_room(volume->keg);
     inodes_lock_one(volume, ino);
     if (inodes_writers(volume, ino) == 1 && load_staged(volume, ino, &inode) &&
         (inode.content || inode.size || inode.broken))
@@ -227,7 +229,8 @@ int volume_writer_flush(struct volume *volume, uint64_t ino)
 int volume_writer_close(struct volume *volume, uint64_t ino)
 {
     int error = 0;
-    keg_make_room(volume->keg);
+    if (inodes_is_held(volume, ino))
+        keg_make_room(volume->keg);
     inodes_lock_one(volume, ino);
     if (inodes_writers(volume, ino) == 1)
         error = close_locked(volume, ino);

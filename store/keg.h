@@ -117,8 +117,8 @@ enum {
     KEG_FREEING = 2, /* the change frees space (or is small and must not fail): may use the reserve,
                         and waits for compaction where that runs low; not from a callback of
                         keg_check or keg_compact */
-    KEG_WAITED = 4,  /* keg_make_room was called just before, and this is the only commit since:
-                        no more waiting for a compaction, though another has used up the room */
+    KEG_WAITED = 4,  /* keg_make_room was called just before, and no commit since that did not wait
+                        itself: no more waiting, though others have used up the room */
 };
 
 /*
@@ -165,7 +165,7 @@ KEG_CHECKED int keg_commit(struct keg *keg, const struct keg_batch *batch, unsig
  * but with KEG_WAITED not for space.
  *
  * keg_leave comes after the locks are given back. Any number of threads may be inside; a thread
- * enters once at a time, and inside calls none of keg_make_room, keg_compact and keg_check.
+ * enters once at a time, and inside calls neither keg_compact nor keg_check.
  *
  * keg_quiesce waits until nobody is inside and keeps everybody out until keg_resume, by the same
  * thread: with callers who all enter, what is in the store does not change meanwhile.

@@ -72,6 +72,7 @@ static void switch_active(struct keg *keg, struct segment *new)
     pthread_mutex_lock(&keg->sync_lock);
     keg->active = new;
     keg->ahead_end = 0;
+    atomic_store(&keg->roll_due, false);
     atomic_store(&keg->durable, keg->appended);
     pthread_mutex_unlock(&keg->sync_lock);
 }

@@ -4,7 +4,8 @@
  *
  * Threads and locks. Taken in this order, each before those below it:
  *
- * - gate: shared by those who have entered; exclusive for a roll, by whom none of these is held;
+ * - gate: shared by those who have entered; exclusive for a roll and for keg_quiesce, by whom none
+ * of these is held;
  * - compact_lock: one compaction at a time;
  * - hint_lock: one hint is written at a time;
  * - leadership of the commit queue (commit.c): whoever has it may append to the active segment and

@@ -435,9 +435,47 @@ static void test_an_append_does_not_wait_while_a_hint_is_published(void **state)
     close_volume();
 }
 
+/* ---- The end of a volume ---- */
+
+enum { STAGED = 9000 };
+
+/* New contents that wait for the end are committed then, one after another: more frames than the
+ * floor has room for without a compaction between them. */
+static void test_the_end_of_a_volume_on_a_full_disk_takes_no_more_than_there_is(void **state)
+{
+    static uint64_t staged[STAGED];
+    const struct volume_attr empty = {.size = 0};
+    struct volume_attr attr;
+    uint64_t count = 0, ino;
+
+    (void)state;
+    open_volume(0, 8 << 20, 256 << 10);
+    for (uint64_t i = 0; i < STAGED; i++) {
+        assert_int_equal(make_file(2000000 + i, &staged[i]), 0);
+        assert_int_equal(volume_write(f.volume, staged[i], 0, "old", 3, 0), 3);
+        assert_int_equal(volume_writer_open(f.volume, staged[i], false), 0);
+        assert_int_equal(volume_setattr(f.volume, staged[i], VOLUME_SET_SIZE, &empty, &attr), 0);
+        assert_int_equal(volume_write(f.volume, staged[i], 0, "new!", 4, 0), 4);
+    }
+    for (; make_file(count, &ino) == 0; count++)
+        volume_forget(f.volume, ino, 1);
+    for (uint64_t n = 0; n < count && !atomic_load(&f.keg->space_low); n++)
+        assert_int_equal(unlink_file(n), 0);
+    assert_true(atomic_load(&f.keg->space_low));
+    assert_int_equal(fixture_close(&f), 0);
+    assert_int_equal(fixture_open(&f), 0);
+    assert_int_equal(keg_compact(f.keg, NULL, NULL), 0);
+    for (uint64_t i = 0; i < STAGED; i++) {
+        assert_int_equal(volume_getattr(f.volume, staged[i], &attr), 0);
+        assert_int_equal(attr.size, 4);
+    }
+    close_volume();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_end_of_a_volume_on_a_full_disk_takes_no_more_than_there_is),
         cmocka_unit_test(test_what_was_deleted_is_room_again_with_frames_as_large_as_segments),
         cmocka_unit_test(test_one_punch_empties_a_full_disk),
         cmocka_unit_test(test_without_inodes_deletions_have_a_segment_to_go_on),

@@ -23,7 +23,7 @@ enum {
     FILES = 2000, /* every stripe has some */
     WRITERS = 4,
     SIZE = 30000,
-    PATIENCE = 30, /* seconds, for what takes milliseconds */
+    PATIENCE = 15, /* seconds, for what takes milliseconds */
 };
 
 static struct fixture f;

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { LONG = 1 << 20, SHORT = 8192, OTHERS = 600, PIECE = 4096, PATIENCE = 30 /* seconds */ };
+enum { LONG = 1 << 20, SHORT = 8192, OTHERS = 600, PIECE = 4096, PATIENCE = 15 /* seconds */ };
 
 static struct hook hook;
 static sem_t arrived, let_go, done;
