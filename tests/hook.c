@@ -107,10 +107,12 @@ static ssize_t hook_read(struct keg_file *f, uint64_t offset, const struct iovec
     struct hook_file *file = file_of(f);
     int err;
 
-    file->hook->read_at = offset;
-    file->hook->read_len = 0;
-    for (int i = 0; i < count; i++)
-        file->hook->read_len += iov[i].iov_len;
+    if (file->hook->fn) {
+        file->hook->read_at = offset;
+        file->hook->read_len = 0;
+        for (int i = 0; i < count; i++)
+            file->hook->read_len += iov[i].iov_len;
+    }
     err = call_file(file, HOOK_READ);
 
     return err ? err : env_readv(file->below, offset, iov, count);
